@@ -7,6 +7,7 @@
 // Tests may overflow: they fail then. The build without tests is linted too, so nothing slips through here.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod content;
 pub mod money;
 pub mod time;
 pub mod wire;
