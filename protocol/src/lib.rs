@@ -8,6 +8,9 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod content;
+pub mod book;
 pub mod money;
+pub mod offer;
+pub mod text;
 pub mod time;
 pub mod wire;

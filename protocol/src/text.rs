@@ -1,0 +1,125 @@
+//! Text that a stranger wrote: bounded when it is read, made visible when it is shown.
+
+use std::fmt::{self, Write};
+
+/// The most characters of a stranger's text that are ever shown; what follows is cut and marked with `…`.
+pub const MAX_SHOWN: usize = 256;
+
+/// A name that a stranger gave to something: 1 to 128 bytes of UTF-8, escaped wherever it is printed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// The longest name, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// Takes a name as it came.
+    ///
+    /// # Errors
+    /// When it is empty or longer than [`Name::MAX_LEN`].
+    pub fn new(name: impl Into<String>) -> Result<Self, NameError> {
+        let name = name.into();
+        if name.is_empty() || name.len() > Self::MAX_LEN {
+            return Err(NameError { len: name.len() });
+        }
+        Ok(Self(name))
+    }
+
+    /// The raw text: never print it, never use it as a path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(&self.0).fmt(f)
+    }
+}
+
+/// A name that is empty or too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name has 1 to {max} bytes, not {len}", max = Name::MAX_LEN)]
+pub struct NameError {
+    /// The length of what was given, in bytes.
+    pub len: usize,
+}
+
+/// Prints a stranger's text on one line, with everything that is invisible or steers the terminal as `\u{..}`.
+///
+/// That is: control characters (ANSI sequences, newlines, NUL), marks that reverse the direction of text, characters
+/// without width, line separators and tags. A backslash is doubled, so that no text can pretend to be escaped. At most
+/// [`MAX_SHOWN`] characters are printed. The danger is described in Unicode Technical Report 36.
+#[must_use]
+pub const fn escape(text: &str) -> Escaped<'_> {
+    Escaped(text)
+}
+
+/// What [`escape`] returns.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.chars();
+        for char in rest.by_ref().take(MAX_SHOWN) {
+            match char {
+                '\\' => f.write_str("\\\\")?,
+                _ if char.is_control() || is_invisible(char) => write!(f, "{}", char.escape_unicode())?,
+                _ => f.write_char(char)?,
+            }
+        }
+        if rest.next().is_some() { f.write_char('…') } else { Ok(()) }
+    }
+}
+
+/// Whether a character that is no control character still prints nothing, or changes how its neighbours print.
+const fn is_invisible(char: char) -> bool {
+    matches!(char,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' // soft hyphen, grapheme joiner, Arabic letter mark
+        | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' // Hangul fillers
+        | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' // Khmer vowels, Mongolian selectors
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' // joiners, separators, direction
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' // selectors, byte order mark, annotations
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' // shorthand, music, tags
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hostile_text_is_made_visible() {
+        let shown = |text| escape(text).to_string();
+        assert_eq!(shown("Tom & Jerry's Bücher 日本.mp4"), "Tom & Jerry's Bücher 日本.mp4");
+        assert_eq!(shown("\x1b[2Jgone\n\r\0"), "\\u{1b}[2Jgone\\u{a}\\u{d}\\u{0}");
+        assert_eq!(shown("invoice\u{202e}fdp.exe"), "invoice\\u{202e}fdp.exe");
+        assert_eq!(shown("a\u{200b}b\u{feff}\u{85}"), "a\\u{200b}b\\u{feff}\\u{85}");
+        assert_eq!(shown("\\u{1b}"), "\\\\u{1b}");
+    }
+
+    #[test]
+    fn a_megabyte_is_cut() {
+        let shown = escape(&"x".repeat(1 << 20)).to_string();
+        assert_eq!(shown.chars().count(), MAX_SHOWN + 1);
+        assert!(shown.ends_with('…'));
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        assert_eq!(Name::new(""), Err(NameError { len: 0 }));
+        assert_eq!(Name::new("ä".repeat(65)), Err(NameError { len: 130 }));
+        assert_eq!(Name::new("ä".repeat(64)).unwrap().as_str().len(), Name::MAX_LEN);
+        assert_eq!(Name::new("a\tb").unwrap().to_string(), "a\\u{9}b");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_shown_steers_a_terminal(text: String) {
+            prop_assert!(!escape(&text).to_string().chars().any(|char| char.is_control() || is_invisible(char)));
+        }
+    }
+}
