@@ -7,8 +7,8 @@
 // Tests may overflow: they fail then. The build without tests is linted too, so nothing slips through here.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
-pub mod content;
 pub mod book;
+pub mod content;
 pub mod money;
 pub mod offer;
 pub mod text;

@@ -26,6 +26,7 @@ use multiaddr::{Multiaddr, Protocol};
 use pedlar_proto::v1;
 use prost::Message;
 
+use crate::content::{Root, Size};
 use crate::money::{Msat, Price};
 use crate::text::{Name, NameError};
 use crate::time::Timestamp;
@@ -184,9 +185,9 @@ pub struct Title {
     /// What the seller calls it.
     pub name: Name,
     /// Its BLAKE3 root.
-    pub root: [u8; 32],
-    /// Its size in bytes, as the seller claims.
-    pub size: u64,
+    pub root: Root,
+    /// Its size, as the seller claims.
+    pub size: Size,
 }
 
 /// An offer that was read and looks right, but whose signature is not checked yet.
@@ -324,9 +325,9 @@ pub enum OfferError {
     /// A title's name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// A title's root is not 32 bytes long.
-    #[error("not a content root")]
-    Root,
+    /// A title's root is not 32 bytes long, or its size is above all bounds.
+    #[error("not content: its root or size is impossible")]
+    Content,
 }
 
 /// Whether an address ends in a peer that is not `seller`; a relay may stand in the middle.

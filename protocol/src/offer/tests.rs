@@ -37,7 +37,7 @@ fn listing(msat_per_gib: u64) -> Listing {
 }
 
 fn title(n: u8) -> Title {
-    Title { name: Name::new(format!("title {n}")).unwrap(), root: [n; 32], size: 1 << 20 }
+    Title { name: Name::new(format!("title {n}")).unwrap(), root: [n; 32].into(), size: Size::new(1 << 20).unwrap() }
 }
 
 fn parse(bytes: &Bytes) -> Result<SignedOffer, OfferError> {
@@ -136,7 +136,8 @@ fn parts_that_mean_nothing_are_refused() {
     };
     assert_eq!(refused(|message| message.seller = Bytes::from_static(b"me")), OfferError::Malformed);
     assert_eq!(refused(|message| message.addresses[0] = Bytes::from_static(&[0xff])), OfferError::Address);
-    assert_eq!(refused(|message| message.listings[0].titles[0].root.clear()), OfferError::Root);
+    assert_eq!(refused(|message| message.listings[0].titles[0].root.clear()), OfferError::Content);
+    assert_eq!(refused(|message| message.listings[0].titles[0].size = u64::MAX), OfferError::Content);
     assert_eq!(refused(|message| message.listings[0].titles[0].name.clear()), NameError { len: 0 }.into());
 }
 
@@ -149,8 +150,8 @@ fn services_are_read_by_their_names() {
 }
 
 prop_compose! {
-    fn any_title(n: u8)(name in "\\PC{1,32}", size: u64) -> Title {
-        Title { name: Name::new(name).unwrap(), root: [n; 32], size }
+    fn any_title(n: u8)(name in "\\PC{1,32}", size in 0..=crate::content::MAX_SIZE) -> Title {
+        Title { name: Name::new(name).unwrap(), root: [n; 32].into(), size: Size::new(size).unwrap() }
     }
 }
 
