@@ -7,10 +7,18 @@
 // Tests may overflow: they fail then. The build without tests is linted too, so nothing slips through here.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod account;
 pub mod book;
 pub mod content;
+pub mod credit;
+pub mod id;
+pub mod ledger;
+pub mod market;
 pub mod money;
 pub mod offer;
+pub mod refusal;
+pub mod session;
+pub mod settlement;
 pub mod text;
 pub mod time;
 pub mod wire;

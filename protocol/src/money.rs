@@ -58,6 +58,12 @@ impl Msat {
         self.0.checked_add(other.0).map(Self)
     }
 
+    /// The sum, at most [`Msat::MAX`]: for views, where more than all bitcoin is as good as infinite.
+    #[must_use]
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
     /// The difference, `None` when `other` is more.
     #[must_use]
     pub fn checked_sub(self, other: Self) -> Option<Self> {
@@ -122,6 +128,16 @@ impl Price {
     pub fn charge(self, bytes: u64) -> Option<Msat> {
         let product = u128::from(bytes).checked_mul(u128::from(self.0))?;
         u64::try_from(product.div_ceil(BYTES_PER_GIB)).ok().map(Msat)
+    }
+}
+
+impl Price {
+    /// The most bytes whose charge is no more than `amount`: the inverse of [`Price::charge`], without end when free.
+    #[must_use]
+    pub fn affordable(self, amount: Msat) -> u64 {
+        let product = u128::from(amount.0).saturating_mul(BYTES_PER_GIB);
+        let bytes = product.checked_div(u128::from(self.0));
+        bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(u64::MAX)
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Offer {
     /// Where the seller listens, at most [`MAX_ADDRESSES`]; each may end in `/p2p/<seller>`, never in another peer.
     pub addresses: Vec<Multiaddr>,
     /// How the seller takes money.
-    pub rails: BTreeSet<Rail>,
+    pub rails: BTreeSet<RailKind>,
     /// Credit terms.
     pub terms: Terms,
     /// One listing per service, at most [`MAX_LISTINGS`]; none says that the seller stopped selling.
@@ -138,7 +138,7 @@ pub struct UnknownService;
 
 /// A way to pay. Rails that this version does not know are skipped when an offer is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rail {
+pub enum RailKind {
     /// A transaction on the network's chain.
     Onchain,
 }

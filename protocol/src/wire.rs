@@ -185,6 +185,21 @@ impl Signed {
         Self { body, signature }
     }
 
+    /// Takes an envelope that travelled inside another message, and believes nothing in it; [`Signed::verify`] comes next.
+    ///
+    /// # Errors
+    /// When the signature has not 64 bytes.
+    pub fn from_wire(wire: v1::Signed) -> Result<Self, OpenError> {
+        let signature = wire.signature.as_ref().try_into().map_err(|_| OpenError::Malformed)?;
+        Ok(Self { body: wire.body, signature })
+    }
+
+    /// The envelope as a part of another message.
+    #[must_use]
+    pub fn to_wire(&self) -> v1::Signed {
+        v1::Signed { body: self.body.clone(), signature: Bytes::copy_from_slice(&self.signature) }
+    }
+
     /// Reads an envelope of at most `max_len` bytes and believes nothing in it; [`Signed::verify`] comes next.
     ///
     /// # Errors
@@ -194,16 +209,14 @@ impl Signed {
             return Err(OpenError::TooLong { len: bytes.len(), max: max_len });
         }
         let message = v1::Signed::decode(bytes.clone()).map_err(|_| OpenError::Malformed)?;
-        let signature = message.signature.as_ref().try_into().map_err(|_| OpenError::Malformed)?;
-        let signed = Self { body: message.body, signature };
+        let signed = Self::from_wire(message)?;
         if signed.encode() != bytes { Err(OpenError::Malformed) } else { Ok(signed) }
     }
 
     /// The envelope as it is sent.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let signature = Bytes::copy_from_slice(&self.signature);
-        v1::Signed { body: self.body.clone(), signature }.encode_to_vec().into()
+        self.to_wire().encode_to_vec().into()
     }
 
     /// The signed message; a claim until [`Signed::verify`] has passed.

@@ -25,7 +25,7 @@ pub(crate) fn draft(key: &ed25519::Keypair) -> Offer {
         issued: NOW,
         expires: NOW.saturating_add(MAX_LIFETIME),
         addresses: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()],
-        rails: [Rail::Onchain].into(),
+        rails: [RailKind::Onchain].into(),
         terms: Terms { due_s: 72 * 3_600, default_s: 7 * 86_400, min_topup_sat: 1_000 },
         listings: vec![listing(10_000)],
     }

@@ -6,7 +6,7 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use pedlar_proto::v1;
 
-use super::{Listing, Offer, OfferError, Rail, Service, Terms, Title};
+use super::{Listing, Offer, OfferError, RailKind, Service, Terms, Title};
 use crate::content::Size;
 use crate::money::Price;
 use crate::text::Name;
@@ -55,34 +55,41 @@ fn address(bytes: Bytes) -> Result<Multiaddr, OfferError> {
     Multiaddr::try_from(Vec::from(bytes)).map_err(|_| OfferError::Address)
 }
 
-fn rail(code: i32) -> Option<Rail> {
+fn rail(code: i32) -> Option<RailKind> {
     match v1::Rail::try_from(code).ok()? {
         v1::Rail::Unspecified => None,
-        v1::Rail::Onchain => Some(Rail::Onchain),
+        v1::Rail::Onchain => Some(RailKind::Onchain),
     }
 }
 
-const fn rail_code(rail: Rail) -> v1::Rail {
+const fn rail_code(rail: RailKind) -> v1::Rail {
     match rail {
-        Rail::Onchain => v1::Rail::Onchain,
+        RailKind::Onchain => v1::Rail::Onchain,
     }
 }
 
-fn service(code: i32) -> Option<Service> {
-    match v1::Service::try_from(code).ok()? {
-        v1::Service::Unspecified => None,
-        v1::Service::Chunks => Some(Service::Chunks),
+impl Service {
+    /// The service of a code on the wire; nothing for one that this version does not know.
+    #[must_use]
+    pub(crate) fn from_code(code: i32) -> Option<Self> {
+        match v1::Service::try_from(code).ok()? {
+            v1::Service::Unspecified => None,
+            v1::Service::Chunks => Some(Self::Chunks),
+        }
     }
-}
 
-const fn service_code(service: Service) -> v1::Service {
-    match service {
-        Service::Chunks => v1::Service::Chunks,
+    /// Its code on the wire.
+    #[must_use]
+    pub(crate) fn code(self) -> i32 {
+        let code = match self {
+            Self::Chunks => v1::Service::Chunks,
+        };
+        code.into()
     }
 }
 
 fn listing(message: v1::Listing) -> Option<Result<Listing, OfferError>> {
-    let service = service(message.service)?;
+    let service = Service::from_code(message.service)?;
     let titles = message.titles.into_iter().map(title).collect::<Result<_, _>>();
     Some(titles.map(|titles| Listing {
         service,
@@ -95,7 +102,7 @@ fn listing(message: v1::Listing) -> Option<Result<Listing, OfferError>> {
 
 fn listing_message(listing: &Listing) -> v1::Listing {
     v1::Listing {
-        service: service_code(listing.service).into(),
+        service: listing.service.code(),
         price_msat_per_gib: listing.price.msat_per_gib(),
         ceiling_msat_per_gib: listing.ceiling.msat_per_gib(),
         capacity_bytes_per_s: listing.capacity_bytes_per_s,

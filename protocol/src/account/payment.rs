@@ -1,0 +1,93 @@
+//! Money on its way: top-ups agreed on, and the outputs that paid them (MONEY.md 2.5, 4).
+
+use std::fmt::{Display, Formatter, Result as FmtResult};
+
+use crate::id::{PayeeId, TopUpId};
+use crate::money::{Msat, Price};
+use crate::offer::Service;
+use crate::settlement::{FINAL_DEPTH, SignedTopUp};
+use crate::time::Timestamp;
+
+/// A chain output: transaction id in internal byte order, and index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutPoint {
+    /// The transaction.
+    pub txid: [u8; 32],
+    /// The output's index.
+    pub vout: u32,
+}
+
+impl Display for OutPoint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        self.txid.iter().rev().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, ":{}", self.vout)
+    }
+}
+
+/// An output that pays under a top-up, with its place in the chain as a fact and what is asked of it as a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// The output: it is credited once.
+    pub outpoint: OutPoint,
+    /// The top-up under which it pays.
+    pub topup: TopUpId,
+    /// Its amount in sat.
+    pub amount_sat: u64,
+    /// The block that holds it, 0 while none does.
+    pub height: u64,
+    /// Blocks on top, its own counted: 0 while it is in none.
+    pub depth: u32,
+    /// Depth at which it counts; 0 is never stored, and means that no rule has looked at it.
+    pub needed: u32,
+    /// Sold: the debt that it settled when it was first credited.
+    pub repaid: Msat,
+    /// Bought: the fee that our wallet paid, in sat.
+    pub fee_sat: u64,
+    /// Bought: whether our own wallet paid.
+    pub ours: bool,
+}
+
+impl Payment {
+    /// Its amount, saturating: no output holds more than 21 million bitcoin.
+    #[must_use]
+    pub fn amount(&self) -> Msat {
+        Msat::from_sat(self.amount_sat).unwrap_or(Msat::MAX)
+    }
+
+    /// Whether it is deep enough to count.
+    #[must_use]
+    pub const fn is_credited(&self) -> bool {
+        self.needed > 0 && self.depth >= self.needed
+    }
+
+    /// Whether it is six deep.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        self.depth >= FINAL_DEPTH
+    }
+}
+
+/// A top-up from its request to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopUpLine {
+    /// Its name.
+    pub id: TopUpId,
+    /// What the buyer means to pay, in sat.
+    pub amount_sat: u64,
+    /// The seller's word, absent until it was given.
+    pub topup: Option<SignedTopUp>,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// Paid, or given up: no further payment is expected under it.
+    pub closed: bool,
+    /// Sold: whom the wallet made the address for; an address stays the same until it is paid.
+    pub payee: Option<PayeeId>,
+}
+
+impl TopUpLine {
+    /// The dearest price that its money may be charged.
+    #[must_use]
+    pub fn ceiling(&self, service: Service) -> Option<Price> {
+        self.topup.as_ref().and_then(|topup| topup.topup().ceilings.get(&service).copied())
+    }
+}

@@ -1,0 +1,358 @@
+//! Money that comes and goes: top-ups on both sides, payments by outpoint, the depth at which they count.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use libp2p_identity::PeerId;
+
+use crate::account::{Account, Change, Direction, OutPoint, Payment, TopUpLine};
+use crate::id::{PayeeId, TopUpId};
+use crate::market::Market;
+use crate::money::Msat;
+use crate::offer::Service;
+use crate::refusal::Refusal;
+use crate::settlement::{FINAL_DEPTH, SignedTopUp, TopUp, TopUpError, depth_needed};
+use crate::time::Timestamp;
+use crate::wire::Signed;
+
+/// Unpaid top-ups of strangers at once: each is an address that the wallet watches.
+pub const MAX_OPEN_TOPUPS: usize = 100;
+
+/// An unpaid top-up is given up after this.
+pub const TOPUP_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+/// Blocks for which an address is watched: two weeks of them, twice [`TOPUP_LIFE`].
+const TOPUP_BLOCKS: u64 = 2016;
+
+/// When a stranger is told to come back while too many others hold an address.
+const CROWDED: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(3600) };
+
+/// A fact of our wallet: an output to an address that it made for a payee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incoming {
+    /// Whom the address was made for.
+    pub payee: PayeeId,
+    /// The output.
+    pub outpoint: OutPoint,
+    /// Its amount in sat.
+    pub amount_sat: u64,
+    /// The block that holds it, 0 while none does, or no more.
+    pub height: u64,
+    /// Blocks on top, its own counted.
+    pub depth: u32,
+}
+
+/// A fact of our wallet: a payment that we made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The top-up that it fulfils.
+    pub id: TopUpId,
+    /// The output that pays.
+    pub outpoint: OutPoint,
+    /// Its amount in sat.
+    pub amount_sat: u64,
+    /// The transaction's fee in sat.
+    pub fee_sat: u64,
+    /// The block that holds it, 0 while none does, or no more.
+    pub height: u64,
+    /// Blocks on top, its own counted.
+    pub depth: u32,
+}
+
+/// What follows from a buyer's request for a top-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopUpStep {
+    /// The wallet must make an address for this payee; then [`Market::handle_address`].
+    NeedAddress(PayeeId),
+    /// The word that was given before.
+    Given(Box<SignedTopUp>),
+}
+
+/// Why a seller's top-up is not paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoTopUp {
+    /// It can't be read, or the seller did not sign it.
+    #[error(transparent)]
+    Malformed(#[from] TopUpError),
+    /// It is not the one that was asked for.
+    #[error("the top-up's {0} is not the one asked for")]
+    Other(&'static str),
+    /// The seller takes no less than this.
+    #[error("the seller takes no advance under {min_sat} sat")]
+    TooSmall {
+        /// The smallest, in sat.
+        min_sat: u64,
+    },
+}
+
+impl Market {
+    /// A buyer asks where to pay `amount_sat`.
+    ///
+    /// # Errors
+    /// [`Refusal::PayFirst`] when it means to pay less than is taken; [`Refusal::NotYet`] when too many strangers hold
+    /// an address.
+    pub fn handle_topup_request(
+        &mut self,
+        now: Timestamp,
+        buyer: PeerId,
+        id: TopUpId,
+        amount_sat: u64,
+    ) -> Result<TopUpStep, Refusal> {
+        let min_topup_sat = self.terms.min_topup_sat;
+        if amount_sat < min_topup_sat {
+            let missing = Msat::from_sat(min_topup_sat).unwrap_or(Msat::MAX);
+            return Err(Refusal::PayFirst { missing, min_topup_sat });
+        }
+        let account = self.account(&buyer, Direction::Sold);
+        let known = account.and_then(|account| account.topup(&id)).and_then(|line| line.topup.clone());
+        if let Some(topup) = known {
+            return Ok(TopUpStep::Given(Box::new(topup)));
+        }
+        let open = account.and_then(|account| account.topups().find(|line| !line.closed));
+        if let Some(payee) = open.and_then(|line| line.payee) {
+            return Ok(TopUpStep::NeedAddress(payee));
+        }
+        if self.open_topups_of_strangers(now) >= MAX_OPEN_TOPUPS {
+            return Err(CROWDED);
+        }
+        Ok(TopUpStep::NeedAddress(payee_of(&buyer, &id)))
+    }
+
+    /// The wallet has made the address: our word, to be sent once it is stored. An older unpaid one is given up; its
+    /// address is this one.
+    pub fn handle_address(
+        &mut self,
+        now: Timestamp,
+        buyer: PeerId,
+        id: TopUpId,
+        amount_sat: u64,
+        payee: PayeeId,
+        address: String,
+    ) -> SignedTopUp {
+        let open = self.account(&buyer, Direction::Sold).map(open_topups).unwrap_or_default();
+        for line in open {
+            self.stage(buyer, Direction::Sold, Change::TopUp(TopUpLine { closed: true, ..line }));
+        }
+        let ceilings = self.shop.ceiling().map(|price| BTreeMap::from([(Service::Chunks, price)]));
+        let topup = TopUp {
+            id,
+            network: self.network.clone(),
+            buyer,
+            seller: self.me,
+            address,
+            min_sat: self.terms.min_topup_sat,
+            ceilings: ceilings.unwrap_or_default(),
+            until_height: self.tip_height.saturating_add(TOPUP_BLOCKS),
+        };
+        let topup = SignedTopUp::sign(topup, &self.key);
+        let line =
+            TopUpLine { id, amount_sat, topup: Some(topup.clone()), created: now, closed: false, payee: Some(payee) };
+        self.stage(buyer, Direction::Sold, Change::TopUp(line));
+        topup
+    }
+
+    /// Our wallet sees a payment to us, in whatever state: the newest fact replaces the older one.
+    pub fn handle_incoming(&mut self, now: Timestamp, fact: Incoming) {
+        let Some(buyer) = self.payees.get(&fact.payee).copied() else {
+            return;
+        };
+        let Some(account) = self.account(&buyer, Direction::Sold) else {
+            return;
+        };
+        let paying = |line: &&TopUpLine| line.payee == Some(fact.payee);
+        let Some(newest) = account.topups().filter(paying).max_by_key(|line| (line.created, line.id)).cloned() else {
+            return;
+        };
+        let known = account.payments().find(|payment| payment.outpoint == fact.outpoint).cloned();
+        let payment = Payment {
+            outpoint: fact.outpoint,
+            topup: known.as_ref().map_or(newest.id, |payment| payment.topup),
+            amount_sat: fact.amount_sat,
+            height: fact.height,
+            depth: fact.depth,
+            needed: known.as_ref().map_or(0, |payment| payment.needed),
+            repaid: known.as_ref().map_or(Msat::ZERO, |payment| payment.repaid),
+            fee_sat: 0,
+            ours: false,
+        };
+        let (debt, counted) = (account.tab().debt(), known.is_some_and(|payment| payment.is_credited()));
+        self.put_payment(buyer, Direction::Sold, payment);
+        self.note_repaid(buyer, fact.outpoint, debt, counted);
+        if fact.depth > 0 && !newest.closed {
+            self.stage(buyer, Direction::Sold, Change::TopUp(TopUpLine { closed: true, ..newest }));
+        }
+        self.stage_consequences(buyer, Direction::Sold, now);
+    }
+
+    /// Our wallet has made a payment, in whatever state: the newest fact replaces the older one.
+    pub fn handle_outgoing(&mut self, now: Timestamp, fact: Outgoing) {
+        let Some((seller, line)) = self.topup_bought(&fact.id) else {
+            return;
+        };
+        let payment = Payment {
+            outpoint: fact.outpoint,
+            topup: fact.id,
+            amount_sat: fact.amount_sat,
+            height: fact.height,
+            depth: fact.depth,
+            needed: 0,
+            repaid: Msat::ZERO,
+            fee_sat: fact.fee_sat,
+            ours: true,
+        };
+        self.put_payment(seller, Direction::Bought, payment);
+        if fact.depth > 0 && !line.closed {
+            self.stage(seller, Direction::Bought, Change::TopUp(TopUpLine { closed: true, ..line }));
+        }
+        self.stage_consequences(seller, Direction::Bought, now);
+    }
+
+    /// A block came, or blocks went: `paid` is judged at this height from now on.
+    pub const fn handle_tip(&mut self, height: u64) {
+        self.tip_height = height;
+    }
+
+    /// We mean to pay this seller: the top-up to ask for, an open one of the same amount again. `random` names a new one.
+    pub fn handle_topup_wanted(&mut self, now: Timestamp, seller: PeerId, amount_sat: u64, random: TopUpId) -> TopUpId {
+        let account = self.account(&seller, Direction::Bought);
+        let open = account.map(open_topups).unwrap_or_default();
+        if let Some(line) =
+            open.iter().find(|line| line.amount_sat == amount_sat && now.since(line.created) < TOPUP_LIFE)
+        {
+            return line.id;
+        }
+        let line = TopUpLine { id: random, amount_sat, topup: None, created: now, closed: false, payee: None };
+        self.stage(seller, Direction::Bought, Change::TopUp(line));
+        random
+    }
+
+    /// The seller gave its word: to be stored before anything is paid.
+    ///
+    /// # Errors
+    /// [`NoTopUp`] says why nothing is paid under it.
+    pub fn handle_topup(&mut self, seller: PeerId, id: TopUpId, signed: Signed) -> Result<SignedTopUp, NoTopUp> {
+        let topup = SignedTopUp::parse(signed)?;
+        let says = topup.topup();
+        let known = self.account(&seller, Direction::Bought).and_then(|account| account.topup(&id));
+        let line = known.cloned().ok_or(NoTopUp::Other("id"))?;
+        let other = [
+            ("id", says.id != id),
+            ("network", says.network != self.network),
+            ("buyer", says.buyer != self.me),
+            ("seller", says.seller != seller),
+        ];
+        if let Some((field, _)) = other.iter().find(|(_, differs)| *differs) {
+            return Err(NoTopUp::Other(field));
+        }
+        if line.amount_sat < says.min_sat {
+            return Err(NoTopUp::TooSmall { min_sat: says.min_sat });
+        }
+        self.stage(seller, Direction::Bought, Change::TopUp(TopUpLine { topup: Some(topup.clone()), ..line }));
+        Ok(topup)
+    }
+
+    /// The top-up of this name that we asked for, and of whom.
+    #[must_use]
+    pub fn topup_bought(&self, id: &TopUpId) -> Option<(PeerId, TopUpLine)> {
+        let mut bought = self.accounts().filter(|(_, direction, _)| *direction == Direction::Bought);
+        bought.find_map(|(peer, _, account)| account.topup(id).map(|line| (*peer, line.clone())))
+    }
+
+    /// The seller says what it was paid under our top-ups: news only where another wallet paid, and only to our gain.
+    pub(super) fn take_told_payments(&mut self, now: Timestamp, seller: PeerId, told: &[Payment]) {
+        for payment in told {
+            let Some(account) = self.account(&seller, Direction::Bought) else {
+                return;
+            };
+            let line = account.topup(&payment.topup).cloned();
+            let ours = account.payments().any(|known| known.outpoint == payment.outpoint && known.ours);
+            if let Some(line) = line.filter(|line| line.topup.is_some() && !ours) {
+                let depth = self.depth_of(payment.height);
+                self.put_payment(
+                    seller,
+                    Direction::Bought,
+                    Payment { depth, ours: false, fee_sat: 0, ..payment.clone() },
+                );
+                self.stage(seller, Direction::Bought, Change::TopUp(TopUpLine { closed: true, ..line }));
+            }
+        }
+        self.stage_consequences(seller, Direction::Bought, now);
+    }
+
+    /// Judges anew how deep each payment must be (MONEY.md 4).
+    pub(super) fn recredit(&mut self) {
+        let sold = self.accounts().filter(|(_, direction, _)| *direction == Direction::Sold);
+        let received = unsettled(sold.map(|(_, _, account)| account));
+        for ((_, direction), account) in &mut self.accounts {
+            let rule = match direction {
+                Direction::Sold => received.clone(),
+                Direction::Bought => unsettled(std::iter::once(&*account)),
+            };
+            account.recredit(|payment| depth_needed(rule.range(payment.height..).map(|(_, sat)| sat).sum()));
+        }
+    }
+
+    /// How deep a block is, its own place counted; 0 for none.
+    fn depth_of(&self, height: u64) -> u32 {
+        let above = self.tip_height.saturating_add(1).saturating_sub(height);
+        if height == 0 { 0 } else { u32::try_from(above).unwrap_or(u32::MAX) }
+    }
+
+    fn put_payment(&mut self, peer: PeerId, direction: Direction, payment: Payment) {
+        let known = self
+            .account(&peer, direction)
+            .and_then(|account| account.payments().find(|known| known.outpoint == payment.outpoint).cloned());
+        let news = known.is_none_or(|known| Payment { needed: payment.needed, ..known } != payment);
+        if news {
+            self.stage(peer, direction, Change::Payment(payment));
+            self.recredit();
+        }
+    }
+
+    /// Notes what part of `debt` a payment settled when it began to count; a reorg takes the note back.
+    fn note_repaid(&mut self, buyer: PeerId, outpoint: OutPoint, debt: Msat, counted: bool) {
+        let account = self.account(&buyer, Direction::Sold);
+        let known = account.and_then(|account| account.payments().find(|payment| payment.outpoint == outpoint));
+        let Some(payment) = known.cloned() else {
+            return;
+        };
+        let repaid = match (counted, payment.is_credited()) {
+            (false, true) => payment.amount().min(debt),
+            (true, true) => payment.repaid,
+            (_, false) => Msat::ZERO,
+        };
+        if repaid != payment.repaid {
+            self.stage(buyer, Direction::Sold, Change::Payment(Payment { repaid, ..payment }));
+        }
+    }
+
+    fn open_topups_of_strangers(&self, now: Timestamp) -> usize {
+        let sold = self.accounts().filter(|(_, direction, _)| *direction == Direction::Sold);
+        let strangers = sold.filter(|(_, _, account)| account.paid() == Msat::ZERO);
+        let fresh = |line: &&TopUpLine| !line.closed && now.since(line.created) < TOPUP_LIFE;
+        strangers.map(|(_, _, account)| account.topups().filter(fresh).count()).sum()
+    }
+}
+
+/// Sat in blocks that are not final yet, by height of the block.
+fn unsettled<'a>(accounts: impl Iterator<Item = &'a Account>) -> BTreeMap<u64, u64> {
+    let mut by_height: BTreeMap<u64, u64> = BTreeMap::new();
+    for payment in accounts.flat_map(Account::payments) {
+        if (1..FINAL_DEPTH).contains(&payment.depth) {
+            let sat = by_height.entry(payment.height).or_default();
+            *sat = sat.saturating_add(payment.amount_sat);
+        }
+    }
+    by_height
+}
+
+fn open_topups(account: &Account) -> Vec<TopUpLine> {
+    account.topups().filter(|line| !line.closed).cloned().collect()
+}
+
+/// What the wallet knows of a buyer: nothing that tells who it is.
+fn payee_of(buyer: &PeerId, id: &TopUpId) -> PayeeId {
+    let mut name = blake3::Hasher::new_derive_key("pedlar payee v1");
+    name.update(&buyer.to_bytes()).update(&id.0);
+    PayeeId(*name.finalize().as_bytes())
+}

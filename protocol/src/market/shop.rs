@@ -1,0 +1,132 @@
+//! What this node sells and at which prices; and the offer that says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use multiaddr::Multiaddr;
+
+use crate::content::{Root, Size};
+use crate::market::Market;
+use crate::money::Price;
+use crate::offer::{Listing, MAX_TITLES, Offer, OfferError, Service, SignedOffer, Title};
+use crate::settlement::RailKind;
+use crate::text::Name;
+use crate::time::Timestamp;
+
+/// Hours after a bill until it is due: 72.
+const DUE_S: u32 = 72 * 3600;
+
+/// Days after that until it is in default: 7.
+const DEFAULT_S: u32 = 7 * 86_400;
+
+/// One published object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goods {
+    /// What it is called.
+    pub name: Name,
+    /// Its length.
+    pub size: Size,
+    /// Its own price, where it has one.
+    pub price: Option<Price>,
+}
+
+/// What is for sale.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shop {
+    price: Option<Price>,
+    goods: BTreeMap<Root, Goods>,
+}
+
+impl Shop {
+    /// The price of roots without their own; nothing while chunks are not sold.
+    #[must_use]
+    pub const fn price(&self) -> Option<Price> {
+        self.price
+    }
+
+    /// The objects that are published.
+    pub fn goods(&self) -> impl Iterator<Item = (&Root, &Goods)> {
+        self.goods.iter()
+    }
+
+    /// What an object costs; nothing where it is not sold.
+    #[must_use]
+    pub fn price_of(&self, root: &Root) -> Option<Price> {
+        self.goods.get(root)?.price.or(self.price)
+    }
+
+    /// The dearest price of any root.
+    #[must_use]
+    pub fn ceiling(&self) -> Option<Price> {
+        let own = self.goods.values().filter_map(|goods| goods.price).max();
+        self.price.max(own)
+    }
+
+    fn listing(&self) -> Option<Listing> {
+        let ceiling = self.ceiling()?;
+        let titles = self.goods.iter().take(MAX_TITLES);
+        Some(Listing {
+            service: Service::Chunks,
+            price: self.price.unwrap_or(ceiling),
+            ceiling,
+            capacity_bytes_per_s: 0,
+            titles: titles
+                .map(|(root, goods)| Title { name: goods.name.clone(), root: *root, size: goods.size })
+                .collect(),
+        })
+    }
+}
+
+impl Market {
+    /// The owner sets the price of roots without their own, or stops selling (nothing): what was published stays.
+    pub fn handle_price(&mut self, now: Timestamp, price: Option<Price>) {
+        self.shop.price = price;
+        self.clock.changed(now);
+    }
+
+    /// The owner publishes an object, or changes its name or price.
+    pub fn handle_published(&mut self, now: Timestamp, root: Root, goods: Goods) {
+        self.shop.goods.insert(root, goods);
+        self.clock.changed(now);
+    }
+
+    /// The owner takes an object out of the shop; whether it was there.
+    pub fn handle_unpublished(&mut self, now: Timestamp, root: &Root) -> bool {
+        self.clock.changed(now);
+        self.shop.goods.remove(root).is_some()
+    }
+
+    /// When the next offer is due; nothing while nothing was ever sold.
+    #[must_use]
+    pub fn offer_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.shop.ceiling().map(|_| self.clock.due(now))
+    }
+
+    /// The offer to be gossiped now, if one is due; `random` is any fresh random number.
+    ///
+    /// # Errors
+    /// [`OfferError`] when addresses or titles make no valid offer.
+    pub fn poll_offer(
+        &mut self,
+        now: Timestamp,
+        addresses: &[Multiaddr],
+        random: u64,
+    ) -> Result<Option<SignedOffer>, OfferError> {
+        let Some(listing) = self.shop.listing().filter(|_| self.clock.due(now) <= now) else {
+            return Ok(None);
+        };
+        let stamp = self.clock.stamp(now, random);
+        let offer = Offer {
+            network: self.network.clone(),
+            seller: self.me,
+            sequence: stamp.sequence,
+            issued: stamp.issued,
+            expires: stamp.expires,
+            addresses: addresses.iter().take(crate::offer::MAX_ADDRESSES).cloned().collect(),
+            rails: BTreeSet::from([RailKind::Onchain]),
+            terms: crate::offer::Terms { due_s: DUE_S, default_s: DEFAULT_S, min_topup_sat: self.terms.min_topup_sat },
+            listings: vec![listing],
+        };
+        self.offer_sequence = stamp.sequence;
+        SignedOffer::sign(&self.key, offer).map(Some)
+    }
+}
