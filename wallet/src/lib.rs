@@ -1,1 +1,50 @@
-//! Placeholder.
+//! The bitcoin wallet of a Pedlar node: keys, coins, payments and their depth.
+//!
+//! # Layout
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`keys`] | the 12 words, the encrypted seed file, what is derived from them |
+//! | `network` | [`Network`], addresses, BIP21 |
+//! | `electrum` | one server: URL, bounded stream, pinned certificate, calls; `electrum::line` is its thread |
+//! | `state` | the coins (BDK) and `wallet.sqlite`, one transaction per change |
+//! | `addresses` | who is to be paid at which address |
+//! | `chain` | where each transaction stands at one moment |
+//! | `payments` | outgoing payments by id, and the choice of coins and fee |
+//! | `watch` | incoming payments and their depth |
+//! | `events` | snapshots on their way out |
+//! | `thread` | the loop that owns all of it; [`handle`] is how others talk to it |
+//!
+//! # Invariants
+//!
+//! - **This crate knows nothing about peers, offers or prices.** For whom an address is, is an opaque [`PayeeRef`].
+//! - **Nothing outside sees a coin key.** Keys are rebuilt from the seed for one signature and dropped.
+//! - **Durable before the effect.** An address and its payee are stored before the address is returned; a payment's
+//!   signed transaction is stored before it is sent, and only that one is ever sent for its id.
+//! - **Depth is a fact, credit a decision.** Events carry heights; what they are worth is decided elsewhere.
+//! - **A server is believed about the chain (until headers are verified), never about anything else**: every reply is
+//!   bounded in size and time, its text is never shown, and its mistakes can't end the wallet.
+//! - The wallet thread never waits for the network: the line thread does, one job at a time, and owns nothing but the
+//!   connection. What needs no server is answered at once whatever the server does.
+
+mod addresses;
+mod chain;
+mod electrum;
+mod events;
+pub mod handle;
+pub mod keys;
+mod network;
+mod payments;
+mod state;
+mod thread;
+mod watch;
+
+pub use addresses::{ADDRESS_HOLD, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
+pub use electrum::{Fingerprint, ServerFault, ServerUrl, UrlError};
+pub use events::WalletEvent;
+pub use handle::{Closed, HistoryEntry, ServerState, WalletConfig, WalletHandle, WalletStatus};
+pub use keys::{Keys, SeedFile, Words};
+pub use network::{Network, ParseAddressError, bip21};
+pub use payments::{PayError, Payment, PaymentId, PaymentState};
+pub use state::{OpenError, StoreError};
+pub use watch::{FINAL_DEPTH, Incoming, IncomingState};

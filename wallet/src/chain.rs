@@ -1,0 +1,150 @@
+//! What the wallet believes about its transactions at one moment, and how news from a server change that.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bdk_wallet::chain::spk_client::SyncRequest;
+use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
+use bdk_wallet::{KeychainKind, Update, Wallet};
+use bitcoin::{BlockHash, Transaction, Txid};
+
+use crate::events::EventKey;
+use crate::payments::{PaymentId, changed_payments, write_state};
+use crate::state::{State, StoreError};
+use crate::watch::write_incoming;
+
+/// A snapshot of the tip and of where each valid transaction of the wallet stands.
+pub(crate) struct View<'a> {
+    wallet: &'a Wallet,
+    pub(crate) tip: u32,
+    standing: HashMap<Txid, ChainPosition<ConfirmationBlockTime>>,
+}
+
+/// Where one transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Confirmed {
+        height: u32,
+        block_hash: BlockHash,
+        /// 1 in the tip; not capped.
+        depth: u32,
+    },
+    Unconfirmed,
+    /// Another transaction spends one of its inputs.
+    Replaced {
+        by: Txid,
+        confirmed: bool,
+    },
+    /// Neither in a block nor in the mempool that was seen last, and nothing known took its place.
+    Gone,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn of(wallet: &'a Wallet) -> Self {
+        let standing = wallet.transactions().map(|tx| (tx.tx_node.txid, tx.chain_position)).collect();
+        Self { wallet, tip: wallet.latest_checkpoint().height(), standing }
+    }
+
+    pub(crate) fn standing(&self, txid: Txid) -> Standing {
+        match self.standing.get(&txid) {
+            Some(ChainPosition::Confirmed { anchor, .. }) => Standing::Confirmed {
+                height: anchor.block_id.height,
+                block_hash: anchor.block_id.hash,
+                depth: (self.tip + 1).saturating_sub(anchor.block_id.height),
+            },
+            Some(ChainPosition::Unconfirmed { .. }) => Standing::Unconfirmed,
+            None => self.rival(txid),
+        }
+    }
+
+    fn rival(&self, txid: Txid) -> Standing {
+        let Some(tx) = self.wallet.tx_graph().get_tx(txid) else { return Standing::Gone };
+        let mut rivals = self.wallet.tx_graph().direct_conflicts(&tx);
+        let valid = rivals.find_map(|(_, by)| self.standing.get(&by).map(|position| (by, position.is_confirmed())));
+        valid.map_or(Standing::Gone, |(by, confirmed)| Standing::Replaced { by, confirmed })
+    }
+}
+
+/// What an update from the server changed.
+#[derive(Debug)]
+pub(crate) struct Absorbed {
+    /// Snapshots to be reported.
+    pub(crate) changed: Vec<EventKey>,
+    /// A block that the wallet knew is no longer part of the chain.
+    pub(crate) reorged: bool,
+    /// Live payments that the server named.
+    pub(crate) listed: Vec<PaymentId>,
+    /// Live payments that it didn't name.
+    pub(crate) unlisted: Vec<PaymentId>,
+}
+
+impl State {
+    /// Asks for the history of every address ever shown, and for the tip.
+    pub(crate) fn sync_request(&self, now_ms: u64) -> SyncRequest<(KeychainKind, u32)> {
+        self.wallet.start_sync_with_revealed_spks_at(now_ms / 1000).build()
+    }
+
+    /// All transactions of the wallet, so that a server isn't asked for them again.
+    pub(crate) fn known_transactions(&self) -> Vec<Arc<Transaction>> {
+        self.wallet.tx_graph().full_txs().map(|node| node.tx).collect()
+    }
+
+    /// Takes in what the server said and brings every payment's row up to date, in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`AbsorbError::Unconnected`] when the server's blocks have none in common with ours.
+    pub(crate) fn absorb(&mut self, update: impl Into<Update>, now_ms: u64) -> Result<Absorbed, AbsorbError> {
+        let update = update.into();
+        let found = &update.tx_update;
+        let listed: HashSet<Txid> =
+            found.seen_ats.iter().map(|&(txid, _)| txid).chain(found.anchors.iter().map(|&(_, txid)| txid)).collect();
+        let old_tip = self.wallet.latest_checkpoint().block_id();
+        self.wallet.apply_update(update).map_err(|_| AbsorbError::Unconnected)?;
+        let live = self.live_transactions()?;
+        self.keep_own(&live);
+        let (payments, incoming) = {
+            let view = View::of(&self.wallet);
+            let payments = changed_payments(self.open_payments(view.tip)?, &view, &listed);
+            (payments, self.changed_incoming(&view)?)
+        };
+        self.commit(|tx| {
+            payments.iter().try_for_each(|payment| write_state(tx, payment))?;
+            incoming.iter().try_for_each(|incoming| write_incoming(tx, incoming, now_ms))
+        })?;
+        let keys = payments.iter().map(|p| EventKey::Outgoing(p.id));
+        let keys = keys.chain(incoming.iter().map(|i| EventKey::Incoming(i.outpoint)));
+        let moved = self.wallet.latest_checkpoint().block_id() != old_tip;
+        let (here, away): (Vec<_>, Vec<_>) = live.iter().partition(|(_, tx)| listed.contains(&tx.compute_txid()));
+        let ids = |of: Vec<&(PaymentId, Arc<Transaction>)>| of.into_iter().map(|(id, _)| *id).collect();
+        Ok(Absorbed {
+            changed: keys.chain(moved.then_some(EventKey::Tip)).collect(),
+            reorged: self.wallet.local_chain().get(old_tip.height).is_none_or(|b| b.hash() != old_tip.hash),
+            listed: ids(here),
+            unlisted: ids(away),
+        })
+    }
+
+    /// Keeps live payments in the wallet's view although the server doesn't name them: they will be sent again, so
+    /// their change is ours and their coins are not.
+    fn keep_own(&mut self, live: &[(PaymentId, Arc<Transaction>)]) {
+        let view = View::of(&self.wallet);
+        let gone = live.iter().filter(|(_, tx)| view.standing(tx.compute_txid()) == Standing::Gone);
+        let again: Vec<_> = gone
+            .map(|(_, tx)| {
+                let evicted_at = self.wallet.tx_graph().get_last_evicted(tx.compute_txid()).unwrap_or_default();
+                (tx.clone(), evicted_at.saturating_add(1))
+            })
+            .collect();
+        self.wallet.apply_unconfirmed_txs(again);
+    }
+}
+
+/// Why an update from the server was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AbsorbError {
+    #[error("the server's blocks have none in common with ours")]
+    Unconnected,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,200 @@
+//! The line thread: it does one job at a time against the server, so that the wallet thread never waits for one.
+
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
+
+use bdk_wallet::KeychainKind;
+use bdk_wallet::chain::spk_client::{FullScanRequest, FullScanResponse, SyncRequest, SyncResponse};
+use bitcoin::{FeeRate, Transaction};
+use electrum_client::ElectrumApi;
+
+use super::{BATCH, Expected, Greeting, Server, ServerFault, ServerUrl, estimate};
+use crate::payments::PaymentId;
+
+/// One job is under way at most, so neither queue ever holds more.
+const ONE: usize = 1;
+
+/// Something to be done with the server.
+pub(crate) enum Job {
+    /// Connect; `known` transactions are not asked for again.
+    Connect {
+        url: ServerUrl,
+        expected: Expected,
+        known: Vec<Arc<Transaction>>,
+    },
+    /// Forget what was cached but these transactions, then sync: for after a reorganisation.
+    Resync {
+        request: SyncRequest<(KeychainKind, u32)>,
+        known: Vec<Arc<Transaction>>,
+    },
+    Sync(SyncRequest<(KeychainKind, u32)>),
+    Scan(FullScanRequest<KeychainKind>),
+    Broadcast {
+        id: PaymentId,
+        tx: Arc<Transaction>,
+    },
+    EstimateFee,
+    /// Keep the connection alive and learn of new blocks.
+    Ping,
+}
+
+/// What came of a job.
+pub(crate) enum Outcome {
+    Connected(Greeting),
+    Synced(SyncResponse),
+    Scanned(FullScanResponse<KeychainKind>),
+    /// `accepted` is false when the server refused, which it also does for a transaction that it has.
+    Broadcast {
+        id: PaymentId,
+        accepted: bool,
+    },
+    Fee(Option<FeeRate>),
+    Ponged {
+        new_block: bool,
+    },
+    /// The connection is gone.
+    Failed(ServerFault),
+}
+
+/// The wallet thread's end of the line.
+pub(crate) struct Line {
+    jobs: SyncSender<Job>,
+    outcomes: Receiver<Outcome>,
+    socket: Arc<Mutex<Socket>>,
+    busy: bool,
+}
+
+impl Line {
+    /// Starts the line thread; it unparks `owner` after each job.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub(crate) fn open(owner: Thread) -> io::Result<Self> {
+        let (jobs, to_do) = sync_channel::<Job>(ONE);
+        let (done, outcomes) = sync_channel(ONE);
+        let socket = Arc::new(Mutex::new(Socket::None));
+        let hook = socket.clone();
+        thread::Builder::new().name("pedlar-line".into()).spawn(move || {
+            let mut worker = Worker { server: None, hook };
+            for job in to_do {
+                let outcome = worker.run(job);
+                if done.send(outcome).is_err() {
+                    return;
+                }
+                owner.unpark();
+            }
+        })?;
+        Ok(Self { jobs, outcomes, socket, busy: false })
+    }
+
+    /// Whether a job is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Hands over a job; only while none is under way.
+    pub(crate) fn start(&mut self, job: Job) {
+        self.busy = self.jobs.try_send(job).is_ok();
+    }
+
+    /// What came of the job under way, once it is done.
+    #[must_use]
+    pub(crate) fn poll_outcome(&mut self) -> Option<Outcome> {
+        let outcome = match self.outcomes.try_recv() {
+            Ok(outcome) => outcome,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) if self.busy => Outcome::Failed(ServerFault::Misbehaved),
+            Err(TryRecvError::Disconnected) => return None,
+        };
+        self.busy = false;
+        Some(outcome)
+    }
+}
+
+impl Drop for Line {
+    /// Ends what is under way: a wallet that shuts down doesn't wait for a server.
+    fn drop(&mut self) {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Socket::Open(open) = std::mem::replace(&mut *socket, Socket::HungUp) {
+            let _ = open.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// The connection's socket, as far as the wallet thread is concerned.
+enum Socket {
+    None,
+    Open(TcpStream),
+    HungUp,
+}
+
+struct Worker {
+    server: Option<Server>,
+    hook: Arc<Mutex<Socket>>,
+}
+
+impl Worker {
+    fn run(&mut self, job: Job) -> Outcome {
+        self.attempt(job).unwrap_or_else(|fault| {
+            self.server = None;
+            Outcome::Failed(fault)
+        })
+    }
+
+    fn attempt(&mut self, job: Job) -> Result<Outcome, ServerFault> {
+        match job {
+            Job::Connect { url, expected, known } => {
+                self.server = None;
+                let hook = self.hook.clone();
+                let (server, greeting) = Server::connect(&url, &expected, |socket| hang_on(&hook, socket))?;
+                self.server = Some(server.forget(known));
+                Ok(Outcome::Connected(greeting))
+            }
+            Job::Resync { request, known } => {
+                self.server = self.server.take().map(|server| server.forget(known));
+                self.attempt(Job::Sync(request))
+            }
+            Job::Sync(request) => self.server()?.job(|c| c.sync(request, BATCH, false)).map(Outcome::Synced),
+            Job::Scan(request) => {
+                self.server()?.job(|c| c.full_scan(request, usize::MAX, BATCH, false)).map(Outcome::Scanned)
+            }
+            Job::Broadcast { id, tx } => match self.server()?.job(|c| c.transaction_broadcast(&tx)) {
+                Ok(txid) => Ok(Outcome::Broadcast { id, accepted: txid == tx.compute_txid() }),
+                Err(ServerFault::Refused) => Ok(Outcome::Broadcast { id, accepted: false }),
+                Err(fault) => Err(fault),
+            },
+            Job::EstimateFee => match self.server()?.job(estimate) {
+                Ok(fee) => Ok(Outcome::Fee(fee)),
+                Err(ServerFault::Refused) => Ok(Outcome::Fee(None)),
+                Err(fault) => Err(fault),
+            },
+            Job::Ping => self.server()?.job(|client| {
+                client.inner.ping()?;
+                let mut new_block = false;
+                // Drained: one pop alone would give the oldest of several.
+                while client.inner.block_headers_pop_raw()?.is_some() {
+                    new_block = true;
+                }
+                Ok(Outcome::Ponged { new_block })
+            }),
+        }
+    }
+
+    fn server(&self) -> Result<&Server, ServerFault> {
+        self.server.as_ref().ok_or(ServerFault::Closed)
+    }
+}
+
+fn hang_on(hook: &Mutex<Socket>, socket: TcpStream) {
+    let mut held = hook.lock().unwrap_or_else(PoisonError::into_inner);
+    match *held {
+        Socket::HungUp => {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        Socket::None | Socket::Open(_) => *held = Socket::Open(socket),
+    }
+}

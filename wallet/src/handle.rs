@@ -1,0 +1,258 @@
+//! How others talk to the wallet.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bitcoin::{Address, BlockHash, Txid};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::addresses::{AddressError, PayeeRef};
+use crate::electrum::{ServerFault, ServerUrl};
+use crate::events::WalletEvent;
+use crate::keys::Keys;
+use crate::network::Network;
+use crate::payments::{PayError, Payment, PaymentId, Terms};
+use crate::state::{OpenError, StoreError};
+use crate::thread::{self, Command, Core};
+
+/// How a wallet is run.
+#[derive(Debug, Clone)]
+pub struct WalletConfig {
+    pub network: Network,
+    /// The folder of `wallet.sqlite`; made (0700) if missing.
+    pub dir: PathBuf,
+    /// Used one at a time, the next when one fails; at least one.
+    pub servers: Vec<ServerUrl>,
+    /// Fees are never above this, whatever the estimate, in sat/vB.
+    pub max_fee_rate_sat_vb: u64,
+    /// How often the server is asked for news; a new block is noticed sooner.
+    pub poll: Duration,
+    /// The words had a wallet before: when its file is made now, the chain is searched for its coins.
+    pub restore: bool,
+}
+
+impl WalletConfig {
+    /// The defaults: at most 100 sat/vB, news every second on regtest and every 15 s on signet.
+    pub fn new(network: Network, dir: PathBuf, servers: Vec<ServerUrl>) -> Self {
+        let poll = Duration::from_secs(match network {
+            Network::Regtest => 1,
+            Network::Signet => 15,
+        });
+        Self { network, dir, servers, max_fee_rate_sat_vb: 100, poll, restore: false }
+    }
+}
+
+/// The wallet at a glance; kept up to date in a watch channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletStatus {
+    pub tip_height: u32,
+    pub tip_hash: BlockHash,
+    /// In a block, mature, not being spent.
+    pub confirmed_sat: u64,
+    /// Unconfirmed or immature, change included.
+    pub pending_sat: u64,
+    /// Amounts and fees of payments that are signed and in no block yet; in neither of the above.
+    pub reserved_sat: u64,
+    pub server: ServerState,
+    /// When the server last told everything, in ms since the epoch.
+    pub synced_at_ms: Option<u64>,
+    /// The chain is still being searched for the coins of restored words.
+    pub restoring: bool,
+}
+
+/// How things stand with the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerState {
+    /// Not tried yet.
+    Connecting,
+    Up {
+        server: ServerUrl,
+        since_ms: u64,
+    },
+    /// Tried again in at most half a minute, with the next one if several are configured.
+    Down {
+        server: ServerUrl,
+        since_ms: u64,
+        reason: ServerFault,
+    },
+}
+
+/// A transaction of the wallet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    pub txid: Txid,
+    /// To addresses of this wallet, change included.
+    pub received_sat: u64,
+    /// From coins of this wallet.
+    pub sent_sat: u64,
+    /// Known where all inputs are ours.
+    pub fee_sat: Option<u64>,
+    /// `None` while unconfirmed.
+    pub height: Option<u32>,
+    /// The block's time, or when it was first seen, in ms since the epoch.
+    pub time_ms: Option<u64>,
+}
+
+/// Commands that wait for the wallet thread; each is answered in milliseconds, so a full queue only slows its senders.
+const COMMANDS: usize = 64;
+
+/// A wallet that runs in its own thread; clones share it. It ends with [`WalletHandle::shutdown`] or the last handle.
+#[derive(Clone)]
+pub struct WalletHandle {
+    shared: Arc<Shared>,
+    status: watch::Receiver<WalletStatus>,
+}
+
+struct Shared {
+    commands: mpsc::Sender<Command>,
+    thread: std::thread::Thread,
+    join: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl WalletHandle {
+    /// Opens the wallet of `keys` and starts its thread; needs no server. Reads the disk: call it where blocking is
+    /// allowed.
+    ///
+    /// The receiver gets a snapshot of all that may still change, then each change.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be used, or no server is configured.
+    pub fn open(config: WalletConfig, keys: Keys) -> Result<(Self, mpsc::Receiver<WalletEvent>), OpenError> {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let running = thread::start(config, keys, inbox)?;
+        let thread = running.join.thread().clone();
+        let shared = Shared { commands, thread, join: Mutex::new(Some(running.join)) };
+        Ok((Self { shared: Arc::new(shared), status: running.status }, running.events))
+    }
+
+    /// The wallet at a glance, now and as it changes.
+    pub fn status(&self) -> watch::Receiver<WalletStatus> {
+        self.status.clone()
+    }
+
+    /// The address of `payee`: the same each time, stored before it is returned, kept for this payee until
+    /// `expires_ms` (ms since the epoch; see [`crate::ADDRESS_HOLD`]) and for ever once anything was paid to it.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressError::TooMany`] when [`crate::MAX_UNPAID_ADDRESSES`] wait for payment.
+    pub async fn address_for(&self, payee: PayeeRef, expires_ms: u64) -> Result<Address, AddressError> {
+        self.ask(move |core| core.address_for(payee, expires_ms)).await?
+    }
+
+    /// An address for the owner: the same until it is paid.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be written.
+    pub async fn receive_address(&self) -> Result<Address, ReadError> {
+        Ok(self.ask(Core::receive_address).await??)
+    }
+
+    /// Pays `sat` to `address` under `id`; the same call again returns the same payment.
+    ///
+    /// When it returns, the signed transaction is stored, and is sent at once or when a server can be reached, until
+    /// it is in a block; [`WalletEvent::Outgoing`] tells how far it is.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was signed: other terms under this id, too little money, too dear, or not an address of this network.
+    pub async fn pay(&self, id: PaymentId, address: Address, sat: u64, max_fee_sat: u64) -> Result<Payment, PayError> {
+        let terms = Terms { id, address, sat, max_fee_sat };
+        self.ask(move |core| core.pay(&terms)).await?
+    }
+
+    /// The payment of an id, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be read.
+    pub async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, ReadError> {
+        Ok(self.ask(move |core| core.payment(id)).await??)
+    }
+
+    /// The fee in sat that a payment of `sat` would have now, also without coins for it.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be read.
+    pub async fn estimate_fee(&self, sat: u64) -> Result<u64, ReadError> {
+        Ok(self.ask(move |core| core.estimate_fee(sat)).await??)
+    }
+
+    /// All transactions of the wallet, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet is shut down.
+    pub async fn history(&self) -> Result<Vec<HistoryEntry>, Closed> {
+        self.ask(|core| core.history()).await
+    }
+
+    /// The hash of the chain's block 1, which tells regtest chains apart; `None` until a server was reached once.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be read.
+    pub async fn block_1(&self) -> Result<Option<BlockHash>, ReadError> {
+        Ok(self.ask(|core| core.block_1()).await??)
+    }
+
+    /// Forgets the certificate pinned for `server`, so that the one it shows next is trusted.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be written.
+    pub async fn forget_pin(&self, server: ServerUrl) -> Result<(), ReadError> {
+        Ok(self.ask(move |core| core.forget_pin(&server)).await??)
+    }
+
+    /// Ends the wallet thread and waits for it; what it was about to send is sent after the next start.
+    pub async fn shutdown(&self) {
+        let _ = self.ask(Core::shut_down).await;
+        // The queue closes as the thread's last act, so the join that follows doesn't block.
+        self.shared.commands.closed().await;
+        let join = self.shared.join.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(join) = join {
+            let _ = join.join();
+        }
+    }
+
+    /// Runs `question` on the wallet thread.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Core) -> T + Send + 'static,
+    ) -> Result<T, Closed> {
+        let (reply, answer) = oneshot::channel();
+        let command: Command = Box::new(move |core| {
+            // Who asked may have gone; the deed is done all the same.
+            let _ = reply.send(question(core));
+        });
+        self.shared.commands.send(command).await.map_err(|_| Closed)?;
+        self.shared.thread.unpark();
+        answer.await.map_err(|_| Closed)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.thread.unpark();
+    }
+}
+
+/// The wallet was shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the wallet is shut down")]
+pub struct Closed;
+
+/// Why the wallet's own data could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}

@@ -1,0 +1,257 @@
+//! The coins and `wallet.sqlite`: BDK's tables and ours in one file, changed together or not at all.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use bdk_wallet::error::{LoadError, LoadMismatch};
+use bdk_wallet::rusqlite::{self, Connection, ErrorCode, OptionalExtension, Transaction, params};
+use bdk_wallet::template::{Bip84Public, DescriptorTemplate};
+use bdk_wallet::{ChangeSet, CreateParams, KeychainKind, LoadParams, Wallet};
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::Secp256k1;
+
+use crate::electrum::{Fingerprint, ServerUrl};
+use crate::keys::Keys;
+use crate::network::Network;
+
+const FILE_NAME: &str = "wallet.sqlite";
+/// Raised when a table of ours changes; BDK's tables carry versions of their own.
+const SCHEMA_VERSION: u32 = 1;
+const SCHEMA: &str = "
+CREATE TABLE pedlar_wallet (
+    one           INTEGER PRIMARY KEY CHECK (one = 1),
+    block_1       BLOB,              -- hash of block 1, once a server showed it
+    receive_index INTEGER,           -- the owner's address under external keychain
+    restoring     INTEGER NOT NULL   -- 1 until the chain was searched for the words' coins
+) STRICT;
+CREATE TABLE pedlar_pins (
+    server      TEXT PRIMARY KEY,
+    certificate BLOB NOT NULL
+) STRICT;
+CREATE TABLE pedlar_addresses (
+    payee         BLOB PRIMARY KEY,
+    address_index INTEGER NOT NULL UNIQUE,
+    expires_ms    INTEGER NOT NULL
+) STRICT;
+CREATE TABLE pedlar_payments (
+    id         BLOB PRIMARY KEY,
+    address    TEXT NOT NULL,
+    sat        INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    state      INTEGER NOT NULL,
+    txid       BLOB,
+    raw        BLOB,
+    fee_sat    INTEGER,
+    height     INTEGER,
+    depth      INTEGER,
+    rival      BLOB
+) STRICT;
+CREATE TABLE pedlar_incoming (
+    txid       BLOB NOT NULL,
+    vout       INTEGER NOT NULL,
+    payee      BLOB NOT NULL,
+    sat        INTEGER NOT NULL,
+    changed_ms INTEGER NOT NULL,
+    state      INTEGER NOT NULL,
+    height     INTEGER,
+    depth      INTEGER,
+    hash       BLOB,                 -- of the block, or of the replacing transaction
+    PRIMARY KEY (txid, vout)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The wallet's whole durable state.
+///
+/// **Invariant:** what `wallet` has staged is written by the next [`State::commit`], in one transaction with the rows
+/// of the same change.
+pub(crate) struct State {
+    pub(crate) wallet: Wallet,
+    pub(crate) db: Connection,
+    pub(crate) keys: Keys,
+    pub(crate) network: Network,
+}
+
+impl State {
+    /// Opens the wallet of `keys` in `dir`, or makes it (folder 0700, file 0600).
+    ///
+    /// `restore`: a wallet made now has a past, search the chain for it.
+    ///
+    /// # Errors
+    ///
+    /// Also when the file is open elsewhere, or belongs to other words or another network.
+    pub(crate) fn open(dir: &Path, network: Network, keys: Keys, restore: bool) -> Result<Self, OpenError> {
+        let mut db = open_file(dir)?;
+        let tx = db.transaction()?;
+        let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match version {
+            0 => {
+                tx.execute_batch(SCHEMA)?;
+                tx.execute("INSERT INTO pedlar_wallet (one, restoring) VALUES (1, ?1)", [restore])?;
+                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            SCHEMA_VERSION => {}
+            found => return Err(OpenError::Newer { found }),
+        }
+        ChangeSet::init_sqlite_tables(&tx)?;
+        let stored = ChangeSet::from_sqlite(&tx)?;
+        tx.commit()?;
+        let wallet = load(stored, network, &keys)?;
+        let mut state = Self { wallet, db, keys, network };
+        state.commit(|_| Ok(()))?;
+        Ok(state)
+    }
+
+    /// Writes what the wallet has staged and what `rows` writes, together; on failure the staged changes stay staged.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be written; then nothing of this change was.
+    pub(crate) fn commit<T>(
+        &mut self,
+        rows: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let tx = self.db.transaction()?;
+        if let Some(staged) = self.wallet.staged() {
+            staged.persist_to_sqlite(&tx)?;
+        }
+        let value = rows(&tx)?;
+        tx.commit()?;
+        drop(self.wallet.take_staged());
+        Ok(value)
+    }
+
+    /// The hash of block 1 of the chain that this wallet lives on, once a server showed it.
+    pub(crate) fn block_1(&self) -> Result<Option<BlockHash>, StoreError> {
+        let hash: Option<[u8; 32]> = self.db.query_row("SELECT block_1 FROM pedlar_wallet", [], |row| row.get(0))?;
+        Ok(hash.map(BlockHash::from_byte_array))
+    }
+
+    /// The certificate pinned for a server.
+    pub(crate) fn pin(&self, server: &ServerUrl) -> Result<Option<Fingerprint>, StoreError> {
+        let sql = "SELECT certificate FROM pedlar_pins WHERE server = ?1";
+        let pin = self.db.query_row(sql, [server.to_string()], |row| row.get(0)).optional()?;
+        Ok(pin.map(Fingerprint))
+    }
+
+    /// Remembers what a server showed when it was first connected to.
+    pub(crate) fn meet(
+        &mut self,
+        server: &ServerUrl,
+        certificate: Option<Fingerprint>,
+        block_1: BlockHash,
+    ) -> Result<(), StoreError> {
+        self.commit(|tx| {
+            if let Some(Fingerprint(certificate)) = certificate {
+                tx.execute(
+                    "INSERT OR IGNORE INTO pedlar_pins VALUES (?1, ?2)",
+                    params![server.to_string(), certificate],
+                )?;
+            }
+            tx.execute("UPDATE pedlar_wallet SET block_1 = ?1", [block_1.to_byte_array()])
+        })?;
+        Ok(())
+    }
+
+    /// Forgets a server's certificate, so that its next one is pinned.
+    pub(crate) fn forget_pin(&mut self, server: &ServerUrl) -> Result<(), StoreError> {
+        self.db.execute("DELETE FROM pedlar_pins WHERE server = ?1", [server.to_string()])?;
+        Ok(())
+    }
+
+    /// Whether the chain has yet to be searched for the coins of restored words.
+    pub(crate) fn is_restoring(&self) -> Result<bool, StoreError> {
+        Ok(self.db.query_row("SELECT restoring FROM pedlar_wallet", [], |row| row.get(0))?)
+    }
+
+    /// Ends the search for restored coins for good.
+    pub(crate) fn finish_restoring(&mut self) -> Result<(), StoreError> {
+        self.commit(|tx| tx.execute("UPDATE pedlar_wallet SET restoring = 0", []))?;
+        Ok(())
+    }
+}
+
+fn open_file(dir: &Path) -> Result<Connection, OpenError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let path = dir.join(FILE_NAME);
+    // Made here, since SQLite would make it readable for all; its journal files take the mode of the file.
+    OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+    let db = Connection::open(&path)?;
+    // Exclusive: two processes on one wallet would pay twice with one coin.
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    Ok(db)
+}
+
+fn load(stored: ChangeSet, network: Network, keys: &Keys) -> Result<Wallet, OpenError> {
+    let network = bitcoin::Network::from(network);
+    let (fingerprint, account) = keys.account(network, &Secp256k1::new()).map_err(|_| OpenError::BadSeed)?;
+    let descriptor =
+        |keychain| Bip84Public(account, fingerprint, keychain).build(network.into()).map_err(|_| OpenError::BadSeed);
+    let (external, internal) = (descriptor(KeychainKind::External)?, descriptor(KeychainKind::Internal)?);
+    let loaded = LoadParams::new()
+        .descriptor(KeychainKind::External, Some(external.clone()))
+        .descriptor(KeychainKind::Internal, Some(internal.clone()))
+        .check_network(network)
+        .load_wallet_no_persist(stored)
+        .map_err(|e| match e {
+            LoadError::Mismatch(LoadMismatch::Descriptor { .. }) => OpenError::OtherWords,
+            LoadError::Mismatch(LoadMismatch::Network { .. } | LoadMismatch::Genesis { .. }) => OpenError::OtherNetwork,
+            _ => OpenError::Damaged,
+        })?;
+    match loaded {
+        Some(wallet) => Ok(wallet),
+        None => CreateParams::new(external, internal)
+            .network(network)
+            .create_wallet_no_persist()
+            .map_err(|_| OpenError::BadSeed),
+    }
+}
+
+/// `wallet.sqlite` could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{FILE_NAME}: {0} (is the disk full or read-only?)")]
+pub struct StoreError(#[from] pub(crate) rusqlite::Error);
+
+/// Why a wallet could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the wallet is open in another process: stop that one first")]
+    Locked,
+    #[error("{FILE_NAME} belongs to other words: use the words it was made with, or another home")]
+    OtherWords,
+    #[error("{FILE_NAME} belongs to another network: use another home")]
+    OtherNetwork,
+    #[error("{FILE_NAME} has schema {found}, this program knows {SCHEMA_VERSION}: use a newer one")]
+    Newer { found: u32 },
+    #[error("{FILE_NAME} is damaged: move it away and restore the wallet from its words")]
+    Damaged,
+    #[error("these words give no usable key (one chance in 2^127): use other words")]
+    BadSeed,
+    #[error("no Electrum server is configured: give at least one, as ssl://host:port")]
+    NoServer,
+    #[error("{FILE_NAME}: {0}")]
+    Database(rusqlite::Error),
+    #[error("the wallet's folder or thread could not be made: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<StoreError> for OpenError {
+    fn from(StoreError(error): StoreError) -> Self {
+        error.into()
+    }
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged,
+            _ => Self::Database(error),
+        }
+    }
+}
