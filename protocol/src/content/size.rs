@@ -1,5 +1,7 @@
 //! How long an object is, and ranges of its 16 KiB groups.
 
+use std::ops::Range;
+
 use super::tree;
 
 /// Bytes in a group: the unit that is verified, counted and written.
@@ -103,6 +105,12 @@ impl Groups {
     #[must_use]
     pub const fn offset(self) -> u64 {
         self.start.saturating_mul(GROUP_LEN)
+    }
+
+    /// The numbers of these groups.
+    #[must_use]
+    pub const fn indices(self) -> Range<u64> {
+        self.start..self.end
     }
 
     /// Whether group `index` is one of these.

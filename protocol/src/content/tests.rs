@@ -53,7 +53,7 @@ impl Object {
             Item::Group { index, .. } => Some(index),
             Item::Parent { .. } => None,
         });
-        assert!(indices.eq(groups.start()..groups.end()), "each group once, in order");
+        assert!(indices.eq(groups.indices()), "each group once, in order");
     }
 }
 

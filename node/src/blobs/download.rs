@@ -1,0 +1,360 @@
+//! A download: a partial file beside its destination, and what is needed to go on with it after a crash.
+//!
+//! `NAME.pedlar-part` holds the bytes, each at its place; `NAME.pedlar-state` what is known of them ([`state`]).
+
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verified, Walk};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use tempfile::NamedTempFile;
+
+use super::files::{Files, is_no_space, outboard_path, require_room, reserve, sync_folder_of};
+use super::have::Have;
+use super::state::{self, HAVE_AT};
+use super::{Fingerprint, PublishedBlob, safe_name};
+
+#[cfg(test)]
+mod tests;
+
+/// The most groups written between two checkpoints: 16 MiB, the largest window.
+///
+/// A power cut loses at most this much that was paid for, and a sync of 16 MiB costs less than fetching it does.
+pub const CHECKPOINT_GROUPS: usize = 1024;
+
+/// Why a download cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is a file of that name, and it is not ours to replace.
+    #[error("{} exists already", .0.display())]
+    Exists(PathBuf),
+    /// The partial file there belongs to another download, or lost its state.
+    #[error("{} is the partial file of another download; remove it or choose another name", .0.display())]
+    Foreign(PathBuf),
+    /// It is being written to right now.
+    #[error("{} is being downloaded already", .0.display())]
+    Busy(PathBuf),
+    /// The whole object does not fit; nothing was left behind.
+    #[error("the disk has no room for {need} bytes")]
+    NoSpace {
+        /// Bytes of the object.
+        need: u64,
+    },
+    /// The system refused something else.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a part of a download could not be kept; it counts as missing and the download can go on later.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The disk is full, though room was reserved where the file system can.
+    #[error("the disk is full; the download goes on when there is room")]
+    NoSpace,
+    /// The system refused something else.
+    #[error("writing a download: {0}")]
+    Io(io::Error),
+}
+
+/// Why a complete download did not get its name; it can be finished later.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// It is not complete.
+    #[error("{missing} groups are missing")]
+    Incomplete {
+        /// How many.
+        missing: u64,
+    },
+    /// Meanwhile somebody else created the destination.
+    #[error("{} exists already; the download is in {}", .dest.display(), .part.display())]
+    Exists {
+        /// The destination.
+        dest: PathBuf,
+        /// Where the bytes are.
+        part: PathBuf,
+    },
+    /// The disk is full or failing.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        if is_no_space(&error) { Self::NoSpace } else { Self::Io(error) }
+    }
+}
+
+/// An object on its way to a file, open for one writer.
+#[derive(Debug)]
+pub struct Download {
+    root: Root,
+    size: Size,
+    paths: Paths,
+    files: Files,
+    have: Have,
+}
+
+#[derive(Debug)]
+struct Paths {
+    dest: PathBuf,
+    part: PathBuf,
+    state: PathBuf,
+}
+
+impl Paths {
+    fn new(dest: &Path) -> Self {
+        let beside = |ending: &str| {
+            let mut path = OsString::from(dest);
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        Self { dest: dest.to_owned(), part: beside(".pedlar-part"), state: beside(".pedlar-state") }
+    }
+}
+
+impl Download {
+    /// Begins the download of an object to `dest`, or goes on with the one begun there.
+    ///
+    /// Room for the whole object is reserved before anything is bought, where the file system can do that. After a
+    /// crash the groups of the last checkpoint are there. If the partial file was cut or replaced by one of another
+    /// length, all of it is read and checked again.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(root: Root, size: Size, dest: &Path) -> Result<Self, OpenError> {
+        let paths = Paths::new(dest);
+        let part_exists = paths.part.exists();
+        if dest.symlink_metadata().is_ok() {
+            if !part_exists {
+                // Left by a crash between the two last steps of `finish`, or not there.
+                let _ = fs::remove_file(&paths.state);
+            }
+            return Err(OpenError::Exists(paths.dest));
+        }
+        if part_exists { Self::resume(root, size, paths) } else { Self::begin(root, size, paths) }
+    }
+
+    /// Keeps a verified part of this download's object.
+    ///
+    /// Every [`CHECKPOINT_GROUPS`] groups this includes a [`checkpoint`](Self::checkpoint).
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the part then counts as missing.
+    pub fn write(&mut self, verified: &Verified) -> Result<(), WriteError> {
+        self.files.write(verified.item(), verified.bytes())?;
+        if let Item::Group { index, .. } = verified.item() {
+            self.have.insert(index);
+        }
+        if self.have.fresh_count() >= CHECKPOINT_GROUPS { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// Makes all that was written survive a power cut: first the bytes and the hash tree, then the bits that claim them.
+    ///
+    /// The bits themselves ride on the next sync: to lose them is to fetch a window again, never to trust a bad one.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; what was written since the last checkpoint then counts as missing, since after a failed sync
+    /// nobody knows what is on the disk.
+    pub fn checkpoint(&mut self) -> Result<(), WriteError> {
+        if self.have.fresh_count() == 0 {
+            return Ok(());
+        }
+        let synced = self.files.data.sync_data().and_then(|()| self.files.outboard.sync_data());
+        let stored = synced.and_then(|()| self.have.store(&self.files.outboard, HAVE_AT));
+        stored.map_err(|error| {
+            self.have.forget_fresh();
+            error.into()
+        })
+    }
+
+    /// The first groups to fetch, from group `from` on and at most `limit`.
+    #[must_use]
+    pub fn missing(&self, from: u64, limit: u64) -> Option<Groups> {
+        self.have.run(from, limit, false)
+    }
+
+    /// Whether every group is there.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.have.missing_count() == 0
+    }
+
+    /// Bytes of the object that are there.
+    #[must_use]
+    pub fn present_bytes(&self) -> u64 {
+        let present = self.size.group_count() - self.have.missing_count();
+        let last = self.size.group_count() - 1;
+        let short = if self.have.contains(last) { self.size.group_count() * GROUP_LEN - self.size.bytes() } else { 0 };
+        present * GROUP_LEN - short
+    }
+
+    /// Reads all that counts as there, checks it against the root, and counts as missing what fails.
+    ///
+    /// # Errors
+    /// When the system cannot read or write the files.
+    pub fn recheck(&mut self) -> io::Result<()> {
+        let mut from = 0;
+        while let Some(run) = self.have.run(from, CHECKPOINT_GROUPS as u64, true) {
+            from = run.end();
+            if let Some(bad) = self.first_bad(run)? {
+                self.have.remove(bad);
+                from = bad + 1;
+            }
+        }
+        self.have.rewrite(&self.files.outboard, HAVE_AT)?;
+        self.files.outboard.sync_data()
+    }
+
+    /// Gives a complete download its name, never replacing a file, and its hash tree a place in the folder `outboards`,
+    /// so that it can be sold on. All of it is durable when this returns.
+    ///
+    /// # Errors
+    /// See [`FinishError`]; the partial file stays and can be finished later.
+    pub fn finish(mut self, outboards: &Path) -> Result<PublishedBlob, FinishError> {
+        if !self.is_complete() {
+            return Err(FinishError::Incomplete { missing: self.have.missing_count() });
+        }
+        self.checkpoint()?;
+        let outboard = self.keep_outboard(outboards).map_err(WriteError::from)?;
+        self.files.data.sync_all().map_err(WriteError::from)?;
+        self.name().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                FinishError::Exists { dest: self.paths.dest.clone(), part: self.paths.part.clone() }
+            }
+            _ => FinishError::Write(error.into()),
+        })?;
+        self.published(outboard).map_err(|error| FinishError::Write(error.into()))
+    }
+
+    /// Gives the download up and removes its partial file.
+    ///
+    /// # Errors
+    /// When the system cannot remove it.
+    pub fn discard(self) -> io::Result<()> {
+        fs::remove_file(&self.paths.part)?;
+        fs::remove_file(&self.paths.state)
+    }
+
+    fn begin(root: Root, size: Size, paths: Paths) -> Result<Self, OpenError> {
+        let opened = File::options().read(true).write(true).create(true).truncate(false).open(&paths.state);
+        let state = lock(opened.map_err(at(&paths.state))?, &paths)?;
+        // Only under the lock is it certain that nobody else began, or finished, a moment ago.
+        if paths.part.exists() || paths.dest.exists() {
+            return Err(OpenError::Busy(paths.dest));
+        }
+        let data = create(&state, root, size, &paths).map_err(|error| {
+            // Nothing was bought yet; what cannot be removed now is replaced the next time.
+            let _ = fs::remove_file(&paths.part);
+            let _ = fs::remove_file(&paths.state);
+            if is_no_space(&error) { OpenError::NoSpace { need: size.bytes() } } else { at(&paths.part)(error) }
+        })?;
+        let files = Files { data, outboard: state, outboard_at: state::outboard_at(size) };
+        Ok(Self { root, size, paths, files, have: Have::none(size) })
+    }
+
+    fn resume(root: Root, size: Size, paths: Paths) -> Result<Self, OpenError> {
+        let open = |path: &Path| File::options().read(true).write(true).open(path);
+        let state = open(&paths.state).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::Foreign(paths.part.clone()),
+            _ => at(&paths.state)(error),
+        })?;
+        let state = lock(state, &paths)?;
+        if !state::is_for(&state, root, size).map_err(at(&paths.state))? {
+            return Err(OpenError::Foreign(paths.part));
+        }
+        let have = Have::load(size, &state, HAVE_AT).map_err(at(&paths.state))?;
+        let data = open(&paths.part).map_err(at(&paths.part))?;
+        let found = data.metadata().map_err(at(&paths.part))?.len();
+        let part = paths.part.clone();
+        let files = Files { data, outboard: state, outboard_at: state::outboard_at(size) };
+        let mut download = Self { root, size, paths, files, have };
+        if found != size.bytes() {
+            let reserved = download.files.data.set_len(size.bytes());
+            reserved.and_then(|()| download.recheck()).map_err(at(&part))?;
+        }
+        Ok(download)
+    }
+
+    /// The first group of `run` that is not under the root.
+    fn first_bad(&self, run: Groups) -> io::Result<Option<u64>> {
+        let mut walk = Walk::new(self.root, self.size, run).map_err(io::Error::other)?;
+        let mut buffer = vec![0; GROUP_LEN as usize];
+        while let Some(item) = walk.peek() {
+            let bytes = &mut buffer[..item.len()];
+            self.files.read(item, bytes)?;
+            if let Err(wrong) = walk.accept(bytes) {
+                return Ok(Some(wrong.group));
+            }
+        }
+        Ok(None)
+    }
+
+    fn keep_outboard(&self, folder: &Path) -> io::Result<PathBuf> {
+        let mut kept = NamedTempFile::new_in(folder)?;
+        let mut tree = &self.files.outboard;
+        tree.seek(SeekFrom::Start(self.files.outboard_at))?;
+        io::copy(&mut tree, kept.as_file_mut())?;
+        kept.as_file().sync_all()?;
+        let path = outboard_path(folder, self.root);
+        kept.persist(&path)?;
+        sync_folder_of(&path)?;
+        Ok(path)
+    }
+
+    /// Renames the partial file to the destination, which must not exist.
+    fn name(&self) -> io::Result<()> {
+        let Paths { part, dest, .. } = &self.paths;
+        match renameat_with(CWD, part, CWD, dest, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            // Not every file system can; a hard link does not replace either.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                fs::hard_link(part, dest)?;
+                fs::remove_file(part)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        sync_folder_of(dest)
+    }
+
+    fn published(self, outboard: PathBuf) -> io::Result<PublishedBlob> {
+        fs::remove_file(&self.paths.state)?;
+        let path = self.paths.dest.canonicalize()?;
+        let name = path.file_name().and_then(|name| safe_name(&name.to_string_lossy()));
+        let fingerprint = Fingerprint::of(&self.files.data.metadata()?);
+        let name = name.unwrap_or_else(|| self.root.to_string());
+        Ok(PublishedBlob { root: self.root, size: self.size, path, name, outboard, fingerprint })
+    }
+}
+
+/// Writes the state and creates the partial file, with room for all of it; returns the latter.
+///
+/// The state comes first: a partial file without its state would be nobody's.
+fn create(state: &File, root: Root, size: Size, paths: &Paths) -> io::Result<File> {
+    require_room(state, size.bytes().saturating_add(state::file_len(size)))?;
+    state::begin(state, root, size)?;
+    let data = File::options().read(true).write(true).create_new(true).open(&paths.part)?;
+    reserve(&data, size.bytes())?;
+    sync_folder_of(&paths.part)?;
+    Ok(data)
+}
+
+/// Takes the lock that keeps a second process away; it lasts as long as the file is open.
+fn lock(state: File, paths: &Paths) -> Result<File, OpenError> {
+    match state.try_lock() {
+        Ok(()) => Ok(state),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Busy(paths.dest.clone())),
+        Err(TryLockError::Error(error)) => Err(at(&paths.state)(error)),
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { path: path.to_owned(), source }
+}

@@ -1,0 +1,80 @@
+//! An object's two files, its bytes and its hash tree, and the small durable steps that more than one module takes.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use pedlar_protocol::content::{GROUP_LEN, Item, Root};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::io::{Errno, retry_on_intr};
+
+/// The files that the items of a response lie in.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) data: File,
+    pub(super) outboard: File,
+    /// Where the hash tree begins in `outboard`, in bytes.
+    pub(super) outboard_at: u64,
+}
+
+impl Files {
+    /// Reads the bytes of `item`, which `into` is as long as.
+    pub(super) fn read(&self, item: Item, into: &mut [u8]) -> io::Result<()> {
+        let (file, at) = self.place(item);
+        file.read_exact_at(into, at)
+    }
+
+    /// Writes the bytes of `item`.
+    pub(super) fn write(&self, item: Item, bytes: &[u8]) -> io::Result<()> {
+        let (file, at) = self.place(item);
+        file.write_all_at(bytes, at)
+    }
+
+    fn place(&self, item: Item) -> (&File, u64) {
+        match item {
+            Item::Parent { offset } => (&self.outboard, self.outboard_at + offset),
+            Item::Group { index, .. } => (&self.data, index * GROUP_LEN),
+        }
+    }
+}
+
+/// Where the hash tree of an object is kept.
+pub(super) fn outboard_path(folder: &Path, root: Root) -> PathBuf {
+    folder.join(format!("{root}.outboard"))
+}
+
+/// Makes names that were created, renamed or removed in `path`'s folder survive a power cut.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Refuses when the file system of `file` has less than `need` bytes free.
+///
+/// Asked first, because reserving takes whatever there is before it fails, and for that moment from everybody.
+pub(super) fn require_room(file: &File, need: u64) -> io::Result<()> {
+    let disk = fstatvfs(file)?;
+    // Some network file systems do not know their size and say 0.
+    let is_known = disk.f_blocks > 0;
+    if is_known && disk.f_bavail.saturating_mul(disk.f_frsize) < need {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
+/// Gives `file` its length and, where the file system can, the room on the disk.
+pub(super) fn reserve(file: &File, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(len),
+        reserved => Ok(reserved?),
+    }
+}
+
+/// Whether an error says that the disk, or the user's share of it, is full.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

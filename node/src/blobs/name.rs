@@ -1,0 +1,23 @@
+//! File names out of what strangers suggest.
+
+use pedlar_protocol::content::MAX_NAME_LEN;
+
+/// A name for a new file in the folder that the user chose, made from an untrusted hint.
+///
+/// The last part of a path, without control characters or those that reorder or hide text (a name must look like what
+/// it is), without dots and spaces at its ends (no `..`, no hidden file), at most [`MAX_NAME_LEN`] bytes. `None` when
+/// nothing is left.
+#[must_use]
+pub fn safe_name(hint: &str) -> Option<String> {
+    let last = hint.rsplit(['/', '\\']).next()?;
+    let visible: String = last.chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
+    let bare = visible.trim_matches(|c: char| c == '.' || c.is_whitespace());
+    let cut = &bare[..bare.floor_char_boundary(MAX_NAME_LEN)];
+    (!cut.is_empty()).then(|| cut.to_owned())
+}
+
+/// Unicode's zero-width and bidirectional controls, and its line and paragraph separators.
+const fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
