@@ -3,6 +3,9 @@
 //! One address per payee, stored before it is returned. An address that was never paid is given to another payee after
 //! its time, so that the unpaid ones in a row stay within what a restore scans.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use bdk_wallet::KeychainKind;

@@ -3,6 +3,8 @@
 pub(crate) mod line;
 mod pin;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use bdk_electrum::BdkElectrumClient;
 use bitcoin::block::Header;
-use bitcoin::{BlockHash, FeeRate, Transaction};
+use bitcoin::{Amount, BlockHash, FeeRate, Transaction};
 use electrum_client::ElectrumApi;
 use electrum_client::raw_client::RawClient;
 use rustls::pki_types::ServerName;
@@ -33,8 +35,8 @@ const MAX_ADDRESSES: usize = 4;
 const BATCH: usize = 500;
 /// Blocks within which an estimated fee should confirm: a top-up is waited for, but not at any price.
 const FEE_TARGET: usize = 3;
-/// Estimates outside are mistakes or lies and are ignored, in sat/kwu: up to 10,000 sat/vB.
-const PLAUSIBLE_FEE: std::ops::RangeInclusive<f64> = 1.0..=2_500_000.0;
+/// Estimates outside are mistakes or lies and are ignored, in sat per 1,000 vB: up to 10,000 sat/vB.
+const PLAUSIBLE_FEE: std::ops::RangeInclusive<f64> = 1.0..=10_000_000.0;
 
 type Stream = LineLimit<Box<dyn ReadWrite>>;
 type Client = BdkElectrumClient<RawClient<Stream>>;
@@ -177,9 +179,8 @@ fn estimate(client: &Client) -> Result<Option<FeeRate>, electrum_client::Error> 
 }
 
 fn plausible_fee(btc_per_kvb: f64) -> Option<FeeRate> {
-    const SAT_PER_KWU: f64 = 100_000_000.0 / 4.0;
-    let sat_per_kwu = (btc_per_kvb * SAT_PER_KWU).ceil();
-    PLAUSIBLE_FEE.contains(&sat_per_kwu).then(|| FeeRate::from_sat_per_kwu(sat_per_kwu as u64))
+    let sat_per_kvb = (btc_per_kvb * Amount::ONE_BTC.to_sat() as f64).round();
+    PLAUSIBLE_FEE.contains(&sat_per_kvb).then(|| FeeRate::from_sat_per_kwu((sat_per_kvb as u64).div_ceil(4)))
 }
 
 /// What is wrong with a server, in our words: its own text is never shown.

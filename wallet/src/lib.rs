@@ -36,6 +36,8 @@ pub mod keys;
 mod network;
 mod payments;
 mod state;
+#[cfg(test)]
+mod testing;
 mod thread;
 mod watch;
 

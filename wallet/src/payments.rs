@@ -4,6 +4,8 @@
 //! block, also after a restart, also when the server says no or nothing. A timeout is never taken for "not paid".
 
 mod build;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -87,7 +89,10 @@ impl State {
             }
             Some(known) if known.state != PaymentState::Intent => return Ok(known),
             Some(_) => {}
-            None => self.insert_intent(terms, now_ms)?,
+            None => {
+                self.check(terms)?;
+                self.insert_intent(terms, now_ms)?;
+            }
         }
         let signed = self.build_and_sign(terms, rate);
         if signed.is_err() {

@@ -3,11 +3,15 @@
 //! Each output is a durable row, brought up to date after each sync and reported whenever it changed. The state is
 //! computed from what the wallet sees now, so nothing is lost when a change was missed.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
 use bdk_wallet::KeychainKind;
 use bdk_wallet::rusqlite::{self, Row, Transaction as SqlTransaction, params};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
-use std::collections::HashMap;
 
 use crate::addresses::PayeeRef;
 use crate::chain::{Standing, View};

@@ -16,7 +16,6 @@ const TYPICAL_VBYTES: u64 = 141;
 impl State {
     /// The transaction of `terms` with its fee in sat, signed; nothing is stored.
     pub(super) fn build_and_sign(&mut self, terms: &Terms, rate: FeeRate) -> Result<(Transaction, u64), PayError> {
-        self.check(terms)?;
         let mut psbt = self.build(terms.address.script_pubkey(), terms.sat, rate, Change::Revealed)?;
         let fee_sat = psbt.fee().map_err(|_| PayError::Unsignable)?.to_sat();
         if fee_sat > terms.max_fee_sat {
@@ -30,14 +29,16 @@ impl State {
     /// What the fee of a payment of `sat` would be now, in sat, also when there are no coins for it.
     pub(crate) fn estimate_fee(&mut self, sat: u64, rate: FeeRate) -> Result<u64, StoreError> {
         let to = ScriptBuf::new_p2wpkh(&WPubkeyHash::all_zeros());
-        match self.build(to, sat, rate, Change::Dry) {
+        // More than can exist would overflow the library's sums.
+        match self.build(to, sat.min(Amount::MAX_MONEY.to_sat()), rate, Change::Dry) {
             Ok(psbt) => Ok(psbt.fee().map_or_else(|_| typical_fee(rate), Amount::to_sat)),
             Err(PayError::Store(e)) => Err(e),
             Err(_) => Ok(typical_fee(rate)),
         }
     }
 
-    fn check(&self, terms: &Terms) -> Result<(), PayError> {
+    /// Checks what needs no choice of coins.
+    pub(super) fn check(&self, terms: &Terms) -> Result<(), PayError> {
         if !self.network.has(&terms.address) {
             return Err(PayError::OtherNetwork { expected: self.network });
         }
@@ -45,14 +46,13 @@ impl State {
         if terms.sat < min_sat {
             return Err(PayError::Dust { min_sat });
         }
+        if terms.sat > Amount::MAX_MONEY.to_sat() {
+            return Err(PayError::Short { have_sat: self.wallet.balance().total().to_sat(), need_sat: terms.sat });
+        }
         Ok(())
     }
 
     fn build(&mut self, to: ScriptBuf, sat: u64, rate: FeeRate, change: Change) -> Result<Psbt, PayError> {
-        // More than there can be would overflow the library's sums.
-        if sat > Amount::MAX_MONEY.to_sat() {
-            return Err(PayError::Short { have_sat: self.wallet.balance().total().to_sat(), need_sat: sat });
-        }
         let unspendable = self.unspendable()?;
         let dry_change = self.wallet.peek_address(KeychainKind::Internal, 0).script_pubkey();
         let mut builder = self.wallet.build_tx();
