@@ -3,19 +3,21 @@
 //! `NAME.pedlar-part` holds the bytes, each at its place; `NAME.pedlar-state` what is known of them ([`state`]).
 
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verified, Walk};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::files::{Files, is_no_space, outboard_path, require_room, reserve, sync_folder_of};
 use super::have::Have;
+use super::name::name_of;
 use super::state::{self, HAVE_AT};
-use super::{Fingerprint, PublishedBlob, safe_name};
+use super::{Fingerprint, PublishedBlob};
 
 #[cfg(test)]
 mod tests;
@@ -167,8 +169,7 @@ impl Download {
         if self.have.fresh_count() == 0 {
             return Ok(());
         }
-        let synced = self.files.data.sync_data().and_then(|()| self.files.outboard.sync_data());
-        let stored = synced.and_then(|()| self.have.store(&self.files.outboard, HAVE_AT));
+        let stored = self.files.sync().and_then(|()| self.have.store(&self.files.outboard, HAVE_AT));
         stored.map_err(|error| {
             self.have.forget_fresh();
             error.into()
@@ -209,6 +210,7 @@ impl Download {
                 from = bad + 1;
             }
         }
+        self.files.sync()?;
         self.have.rewrite(&self.files.outboard, HAVE_AT)?;
         self.files.outboard.sync_data()
     }
@@ -244,8 +246,8 @@ impl Download {
     }
 
     fn begin(root: Root, size: Size, paths: Paths) -> Result<Self, OpenError> {
-        let opened = File::options().read(true).write(true).create(true).truncate(false).open(&paths.state);
-        let state = lock(opened.map_err(at(&paths.state))?, &paths)?;
+        let state = options().create(true).truncate(false).open(&paths.state).map_err(at(&paths.state))?;
+        let state = lock(state, &paths)?;
         // Only under the lock is it certain that nobody else began, or finished, a moment ago.
         if paths.part.exists() || paths.dest.exists() {
             return Err(OpenError::Busy(paths.dest));
@@ -261,8 +263,7 @@ impl Download {
     }
 
     fn resume(root: Root, size: Size, paths: Paths) -> Result<Self, OpenError> {
-        let open = |path: &Path| File::options().read(true).write(true).open(path);
-        let state = open(&paths.state).map_err(|error| match error.kind() {
+        let state = options().open(&paths.state).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => OpenError::Foreign(paths.part.clone()),
             _ => at(&paths.state)(error),
         })?;
@@ -271,7 +272,7 @@ impl Download {
             return Err(OpenError::Foreign(paths.part));
         }
         let have = Have::load(size, &state, HAVE_AT).map_err(at(&paths.state))?;
-        let data = open(&paths.part).map_err(at(&paths.part))?;
+        let data = options().open(&paths.part).map_err(at(&paths.part))?;
         let found = data.metadata().map_err(at(&paths.part))?.len();
         let part = paths.part.clone();
         let files = Files { data, outboard: state, outboard_at: state::outboard_at(size) };
@@ -325,11 +326,11 @@ impl Download {
     }
 
     fn published(self, outboard: PathBuf) -> io::Result<PublishedBlob> {
-        fs::remove_file(&self.paths.state)?;
+        // If this fails, the next to open this destination removes it.
+        let _ = fs::remove_file(&self.paths.state);
         let path = self.paths.dest.canonicalize()?;
-        let name = path.file_name().and_then(|name| safe_name(&name.to_string_lossy()));
+        let name = name_of(&path, self.root);
         let fingerprint = Fingerprint::of(&self.files.data.metadata()?);
-        let name = name.unwrap_or_else(|| self.root.to_string());
         Ok(PublishedBlob { root: self.root, size: self.size, path, name, outboard, fingerprint })
     }
 }
@@ -340,10 +341,17 @@ impl Download {
 fn create(state: &File, root: Root, size: Size, paths: &Paths) -> io::Result<File> {
     require_room(state, size.bytes().saturating_add(state::file_len(size)))?;
     state::begin(state, root, size)?;
-    let data = File::options().read(true).write(true).create_new(true).open(&paths.part)?;
+    let data = options().create_new(true).open(&paths.part)?;
     reserve(&data, size.bytes())?;
     sync_folder_of(&paths.part)?;
     Ok(data)
+}
+
+/// How our files are opened: never through a symbolic link, which in a shared folder could be anybody's.
+fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
 }
 
 /// Takes the lock that keeps a second process away; it lasts as long as the file is open.

@@ -31,6 +31,12 @@ impl Files {
         file.write_all_at(bytes, at)
     }
 
+    /// Makes what was written survive a power cut.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.data.sync_data()?;
+        self.outboard.sync_data()
+    }
+
     fn place(&self, item: Item) -> (&File, u64) {
         match item {
             Item::Parent { offset } => (&self.outboard, self.outboard_at + offset),

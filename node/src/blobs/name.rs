@@ -1,6 +1,8 @@
 //! File names out of what strangers suggest.
 
-use pedlar_protocol::content::MAX_NAME_LEN;
+use std::path::Path;
+
+use pedlar_protocol::content::{MAX_NAME_LEN, Root};
 
 /// A name for a new file in the folder that the user chose, made from an untrusted hint.
 ///
@@ -14,6 +16,12 @@ pub fn safe_name(hint: &str) -> Option<String> {
     let bare = visible.trim_matches(|c: char| c == '.' || c.is_whitespace());
     let cut = &bare[..bare.floor_char_boundary(MAX_NAME_LEN)];
     (!cut.is_empty()).then(|| cut.to_owned())
+}
+
+/// What the file at `path` is called to others: its own name made safe, or its root.
+pub(super) fn name_of(path: &Path, root: Root) -> String {
+    let own = path.file_name().and_then(|name| safe_name(&name.to_string_lossy()));
+    own.unwrap_or_else(|| root.to_string())
 }
 
 /// Unicode's zero-width and bidirectional controls, and its line and paragraph separators.

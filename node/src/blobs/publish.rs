@@ -12,7 +12,8 @@ use pedlar_protocol::content::{BuildError, GROUP_LEN, MAX_SIZE, OutboardBuilder,
 use tempfile::NamedTempFile;
 
 use super::files::{is_no_space, outboard_path, sync_folder_of};
-use super::{Fingerprint, PublishedBlob, safe_name};
+use super::name::name_of;
+use super::{Fingerprint, PublishedBlob};
 
 /// What one thread reads and hashes at a time: 64 groups, which stay in a core's own cache between the two.
 const PART_LEN: u64 = 64 * GROUP_LEN;
@@ -79,9 +80,7 @@ pub fn publish(
     }
     let kept = outboard_path(outboards, root);
     persist(outboard, &kept)?;
-    let name = path.file_name().and_then(|name| safe_name(&name.to_string_lossy()));
-    let name = name.unwrap_or_else(|| root.to_string());
-    Ok(PublishedBlob { root, size, path: path.clone(), name, outboard: kept, fingerprint })
+    Ok(PublishedBlob { root, size, path: path.clone(), name: name_of(path, root), outboard: kept, fingerprint })
 }
 
 /// Publishes a copy of the file at `path` in the folder `blobs`, named by its root, so that the original may change.
@@ -102,8 +101,7 @@ pub fn publish_copy(
     let published = publish(copy.path(), outboards, progress)?;
     let kept = blobs.canonicalize().map_err(at("reading", blobs))?.join(published.root.to_string());
     persist(copy, &kept)?;
-    let name = path.file_name().and_then(|name| safe_name(&name.to_string_lossy()));
-    Ok(PublishedBlob { path: kept, name: name.unwrap_or(published.name), ..published })
+    Ok(PublishedBlob { path: kept, name: name_of(path, published.root), ..published })
 }
 
 /// The real path of a regular file; looked at before it is opened, since opening a pipe would wait for a writer.

@@ -236,6 +236,18 @@ fn a_walk_refuses_what_lies_outside_and_stays_where_it_was() {
 }
 
 #[test]
+fn the_largest_object_has_room_in_every_number() {
+    let size = Size::new(MAX_SIZE).unwrap();
+    assert_eq!(Size::new(MAX_SIZE + 1), None);
+    assert_eq!(size.encoded_len(size.groups()), MAX_SIZE + size.outboard_len());
+    let last = Groups::new(size.group_count() - 1, size.group_count()).unwrap();
+    assert_eq!(size.encoded_len(last), GROUP_LEN + 34 * PAIR_LEN as u64);
+    let mut walk = Walk::new(Root::of(b""), size, last).unwrap();
+    assert_eq!(walk.peek(), Some(Item::Parent { offset: size.outboard_len() - PAIR_LEN as u64 }));
+    assert_eq!(walk.accept(&[0; PAIR_LEN]), Err(Mismatch { group: last.start() }));
+}
+
+#[test]
 fn a_builder_refuses_groups_out_of_place() {
     let size = Size::new(3 * GROUP_LEN + 5).unwrap();
     let group = noise(GROUP_LEN as usize);

@@ -148,6 +148,17 @@ fn it_never_takes_what_is_not_its_own() {
 }
 
 #[test]
+fn a_symbolic_link_in_place_of_its_files_is_not_followed() {
+    let shop = Shop::new(LEN);
+    let paths = Paths::new(&shop.dest());
+    std::os::unix::fs::symlink(&shop.blob.path, &paths.state).unwrap();
+    assert!(matches!(shop.open(), Err(Refused::Io { .. })));
+    fs::rename(&paths.state, &paths.part).unwrap();
+    assert!(shop.open().is_err());
+    assert_eq!(fs::read(&shop.blob.path).unwrap(), shop.data);
+}
+
+#[test]
 fn a_destination_that_appears_meanwhile_is_not_replaced() {
     let shop = Shop::new(LEN);
     let mut download = shop.open().unwrap();
