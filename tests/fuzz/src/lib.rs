@@ -1,1 +1,94 @@
-//! Placeholder.
+//! Fuzz targets: one function per decoder that reads what a stranger wrote, and one per state machine that a stranger
+//! drives. Each panics when it finds something.
+//!
+//! Run them with `.ci/fuzz SECONDS [TARGET…]`. A new target is a function here, four lines in `bin/` and an entry in
+//! `Cargo.toml`.
+
+mod book;
+mod signer;
+
+pub use book::book;
+
+use bytes::Bytes;
+use pedlar_protocol::content::{Groups, Link, Root, Size, Verifier};
+use pedlar_protocol::money::{Msat, Price};
+use pedlar_protocol::offer::{SignedOffer, UnverifiedOffer};
+use pedlar_protocol::text::escape;
+use pedlar_protocol::wire::{FrameHeader, Network, Signed};
+use std::str::FromStr;
+
+/// What a person types: amounts, prices, names; whatever is understood is printed in a form that is understood alike.
+pub fn amount(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    reads_what_it_prints::<Msat>(&text);
+    reads_what_it_prints::<Price>(&text);
+    reads_what_it_prints::<Network>(&text);
+    reads_what_it_prints::<Root>(&text);
+    assert!(!escape(&text).to_string().chars().any(char::is_control));
+}
+
+/// Links, as they are found on web pages: the text as it is, and as what follows a good content id.
+pub fn link(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    reads_what_it_prints::<Link>(&text);
+    reads_what_it_prints::<Link>(&format!("{}?{text}", Link::new(Root::of(data))));
+}
+
+/// Frame headers and signed envelopes, as they come from a stream.
+pub fn frame(data: &[u8]) {
+    if let Some((header, rest)) = data.split_first_chunk::<{ FrameHeader::LEN }>() {
+        if let Ok(parsed) = FrameHeader::parse(*header) {
+            assert_eq!(parsed.to_bytes(), *header);
+            assert!((1..=parsed.kind().max_len()).contains(&parsed.payload_len()));
+        }
+        let rest = Bytes::copy_from_slice(rest);
+        if let Ok(signed) = Signed::decode(&rest, rest.len()) {
+            assert_eq!(signed.encode(), rest);
+        }
+    }
+}
+
+/// Offers: the bytes as they are, and signed well as what follows a good offer, whose fields they replace or add to.
+pub fn offer(data: &[u8]) {
+    let network = signer::network();
+    let bytes = Bytes::copy_from_slice(data);
+    let _ = UnverifiedOffer::parse(&network, &bytes).map(UnverifiedOffer::verify);
+    let body = [signer::offer_body(), data].concat().into();
+    let envelope = Signed::sign(signer::key(0), signer::OFFER_DOMAIN, body).encode();
+    if let Ok(signed) = UnverifiedOffer::parse(&network, &envelope).and_then(UnverifiedOffer::verify) {
+        let again = SignedOffer::sign(signer::key(0), signed.offer().clone()).map(|again| again.offer().clone());
+        assert_eq!(again.as_ref(), Ok(signed.offer()));
+    }
+}
+
+/// Content as a seller sends it: whatever the bytes and however they are cut, only what is under the root comes out.
+pub fn verify(data: &[u8]) {
+    let Some((&[size_high, size_low, start, count, cut, root], response)) = data.split_first_chunk::<6>() else {
+        return;
+    };
+    let Some(size) = Size::new(u64::from(u16::from_be_bytes([size_high, size_low])) * 64) else { return };
+    let groups = Groups::new(start.into(), u64::from(start) + u64::from(count)).unwrap_or(size.groups());
+    // Half of the time the honest root of the first bytes, so that a group can verify.
+    let prefix = response.get(..usize::try_from(size.bytes()).unwrap_or(usize::MAX));
+    let root = prefix.filter(|_| root % 2 == 0).map_or(Root::from([root; 32]), Root::of);
+    let Ok(mut verifier) = Verifier::new(root, size, groups) else { return };
+    let (mut verified, expected) = (0, size.bytes_in(groups.within(size.bytes())));
+    for piece in response.chunks(usize::from(cut) * 97 + 1) {
+        let mut input = Bytes::copy_from_slice(piece);
+        loop {
+            match verifier.next(&mut input) {
+                Ok(Some(item)) => verified += item.payload_len(),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+    assert!(verified <= expected);
+    assert!(!verifier.is_complete() || verified == expected);
+}
+
+fn reads_what_it_prints<T: FromStr + ToString + PartialEq + std::fmt::Debug>(text: &str) {
+    if let Ok(value) = text.parse::<T>() {
+        assert_eq!(value.to_string().parse::<T>().ok(), Some(value));
+    }
+}
