@@ -129,9 +129,7 @@ impl Price {
         let product = u128::from(bytes).checked_mul(u128::from(self.0))?;
         u64::try_from(product.div_ceil(BYTES_PER_GIB)).ok().map(Msat)
     }
-}
 
-impl Price {
     /// The most bytes whose charge is no more than `amount`: the inverse of [`Price::charge`], without end when free.
     #[must_use]
     pub fn affordable(self, amount: Msat) -> u64 {
@@ -258,6 +256,13 @@ mod tests {
             let floor = Msat::from_sat(amount.floor_sat()).unwrap();
             let ceil = Msat::from_sat(amount.ceil_sat()).unwrap();
             prop_assert!(floor <= amount && amount <= ceil && ceil.saturating_sub(floor) <= Msat(MSAT_PER_SAT));
+        }
+
+        #[test]
+        fn one_byte_more_than_is_affordable_costs_more(amount in 0_u64..1 << 50, price in 1_u64..1 << 40) {
+            let bytes = Price(price).affordable(Msat(amount));
+            prop_assert!(Price(price).charge(bytes).unwrap() <= Msat(amount));
+            prop_assert!(bytes == u64::MAX || Price(price).charge(bytes + 1).is_none_or(|charge| charge > Msat(amount)));
         }
 
         #[test]

@@ -5,15 +5,19 @@
 //! `Cargo.toml`.
 
 mod book;
+mod paper;
 mod signer;
 
 pub use book::book;
+pub use paper::{entry, paper};
 
 use bytes::Bytes;
 use pedlar_protocol::content::{Groups, Link, Root, Size, Verifier};
 use pedlar_protocol::money::{Msat, Price};
-use pedlar_protocol::offer::{SignedOffer, UnverifiedOffer};
+use pedlar_protocol::offer::{MAX_OFFER_LEN, MIN_LIFETIME, SignedOffer, UnverifiedOffer};
+use pedlar_protocol::session::Frame;
 use pedlar_protocol::text::escape;
+use pedlar_protocol::time::Timestamp;
 use pedlar_protocol::wire::{FrameHeader, Network, Signed};
 use std::str::FromStr;
 
@@ -48,13 +52,21 @@ pub fn frame(data: &[u8]) {
     }
 }
 
-/// Offers: the bytes as they are, and signed well as what follows a good offer, whose fields they replace or add to.
+/// The control frames of a session.
+pub fn session(data: &[u8]) {
+    if let Ok(frame) = Frame::decode(Bytes::copy_from_slice(data)) {
+        assert_eq!(Frame::decode(frame.encode().into()), Ok(frame));
+    }
+}
+
+/// Offers: the bytes as they are, and signed well as what follows a good offer.
 pub fn offer(data: &[u8]) {
     let network = signer::network();
-    let bytes = Bytes::copy_from_slice(data);
-    let _ = UnverifiedOffer::parse(&network, &bytes).map(UnverifiedOffer::verify);
-    let body = [signer::offer_body(), data].concat().into();
-    let envelope = Signed::sign(signer::key(0), signer::OFFER_DOMAIN, body).encode();
+    let _ = UnverifiedOffer::parse(&network, &Bytes::copy_from_slice(data)).map(UnverifiedOffer::verify);
+    let (issued, expires) = (Timestamp::EPOCH, Timestamp::EPOCH.saturating_add(MIN_LIFETIME));
+    let good = SignedOffer::sign(signer::key(0), signer::offer(0, 0, issued, expires)).expect("a good offer");
+    let good = Signed::decode(good.bytes(), MAX_OFFER_LEN).expect("a good envelope");
+    let envelope = signer::grown(&good, "pedlar offer v1", data).encode();
     if let Ok(signed) = UnverifiedOffer::parse(&network, &envelope).and_then(UnverifiedOffer::verify) {
         let again = SignedOffer::sign(signer::key(0), signed.offer().clone()).map(|again| again.offer().clone());
         assert_eq!(again.as_ref(), Ok(signed.offer()));

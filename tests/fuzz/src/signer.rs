@@ -5,12 +5,9 @@ use std::sync::OnceLock;
 use libp2p_identity::ed25519::{Keypair, SecretKey};
 use multiaddr::Multiaddr;
 use pedlar_protocol::money::Price;
-use pedlar_protocol::offer::{Listing, MAX_OFFER_LEN, Offer, Rail, Service, SignedOffer, Terms};
+use pedlar_protocol::offer::{Listing, Offer, RailKind, Service, Terms};
 use pedlar_protocol::time::Timestamp;
 use pedlar_protocol::wire::{Network, Signed, peer_id};
-
-/// What an offer is signed under; [`offer_body`] fails when it changes.
-pub(crate) const OFFER_DOMAIN: &str = "pedlar offer v1";
 
 /// How many keys there are.
 pub(crate) const KEYS: u8 = 8;
@@ -30,16 +27,13 @@ pub(crate) fn network() -> Network {
     "regtest-0a1b2c3d".parse().expect("a network's name")
 }
 
-/// The body of a good offer by the first key.
-pub(crate) fn offer_body() -> &'static [u8] {
-    static BODY: OnceLock<Vec<u8>> = OnceLock::new();
-    BODY.get_or_init(|| {
-        let (issued, expires) = (Timestamp::from_ms(0), Timestamp::from_ms(3_600_000));
-        let signed = SignedOffer::sign(key(0), offer(0, 0, issued, expires)).expect("a good offer");
-        let envelope = Signed::decode(signed.bytes(), MAX_OFFER_LEN).expect("an envelope");
-        envelope.verify(OFFER_DOMAIN, &peer_id(key(0))).expect("the domain of offers");
-        envelope.body().to_vec()
-    })
+/// What a good message becomes when `data` follows its body, whose fields that replaces or adds to, signed well again.
+///
+/// Random bytes never carry a signature, so without this nothing behind one would be reached. `domain` is checked against
+/// the good message: if it is not what the module signs under, the target fails at once instead of finding nothing.
+pub(crate) fn grown(good: &Signed, domain: &'static str, data: &[u8]) -> Signed {
+    good.verify(domain, &peer_id(key(0))).expect("the domain of this message");
+    Signed::sign(key(0), domain, [good.body(), data].concat().into())
 }
 
 /// A good offer by key `n`.
@@ -52,7 +46,7 @@ pub(crate) fn offer(n: u8, sequence: u64, issued: Timestamp, expires: Timestamp)
         issued,
         expires,
         addresses: vec![Multiaddr::from(std::net::Ipv4Addr::LOCALHOST)],
-        rails: [Rail::Onchain].into(),
+        rails: [RailKind::Onchain].into(),
         terms: Terms::default(),
         listings: vec![Listing {
             service: Service::Chunks,

@@ -1,0 +1,4 @@
+//! Target `entry`: see `pedlar_fuzz::entry`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pedlar_fuzz::entry(data));
