@@ -174,6 +174,41 @@ fn ten_thousand_sellers_fit_into_the_bounds() {
     assert!(book.offer(NOW, &seller(&regular)).is_some() && book.offer(NOW, &seller(&loner)).is_some());
 }
 
+/// One peer that repeats itself, 100 that share the work, and forgeries of honest offers: of 100 honest sellers that
+/// speak up in between, each is in the book at the end.
+#[test]
+fn honest_sellers_are_seen_through_a_flood() {
+    let mut book = Book::new(network());
+    let honest = |n: u32| offer_at(&key_of(1_000 + n), 1, NOW, [198, n.to_le_bytes()[0], 1, 1]);
+    let mut verdicts = BTreeMap::<&str, u32>::new();
+    for n in 0..10_000_u32 {
+        let now = NOW.saturating_add(Duration::from_millis(n.into()));
+        let flooder = match n % 3 {
+            0 => 0,
+            _ => n % 100,
+        };
+        let mut bytes =
+            offer_at(&key_of(flooder), n.into(), NOW, [192, 0, 2, flooder.to_le_bytes()[0]]).bytes().to_vec();
+        if n % 3 == 2 {
+            bytes = honest(n % 100).bytes().to_vec();
+            *bytes.last_mut().unwrap() ^= 1;
+        }
+        let kind = match book.receive(now, &bytes.into(), n.into()) {
+            Verdict::Accept => "accepted",
+            Verdict::Ignore(_) => "ignored",
+            Verdict::Reject(_) => "rejected",
+        };
+        *verdicts.entry(kind).or_default() += 1;
+        if n % 100 == 50 {
+            assert_eq!(book.receive(now, honest(n / 100).bytes(), n.into()), Verdict::Accept);
+        }
+    }
+    check(&book);
+    println!("faults fired: {verdicts:?}");
+    assert!(verdicts["rejected"] > 1_000 && verdicts["ignored"] > 5_000 && verdicts["accepted"] < 500);
+    assert!((0..100).all(|n| book.offer(NOW, &honest(n).offer().seller).is_some()));
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Insert { who: u8, sequence: u64, ip: u8, random: u64 },
