@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::time::Duration;
 
 use bdk_wallet::KeychainKind;
@@ -20,8 +21,14 @@ pub const ADDRESS_HOLD: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const MAX_UNPAID_ADDRESSES: usize = 900;
 
 /// For whom an address is: opaque here, chosen by the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PayeeRef(pub [u8; 32]);
+
+impl fmt::Debug for PayeeRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 impl State {
     /// The address of `payee`, the same each time, its own until `expires_ms` at least (ms since the epoch) and for
@@ -60,12 +67,12 @@ impl State {
     /// An address for the owner: the same until it is paid, then a new one.
     pub(crate) fn receive_address(&mut self) -> Result<Address, StoreError> {
         let stored: Option<u32> = self.db.query_row("SELECT receive_index FROM pedlar_wallet", [], |row| row.get(0))?;
-        let index = match stored.filter(|&index| !self.is_paid(index)) {
-            Some(index) => index,
-            None => self.wallet.reveal_next_address(KeychainKind::External).index,
-        };
-        self.commit(|tx| tx.execute("UPDATE pedlar_wallet SET receive_index = ?1", [index]))?;
-        Ok(self.wallet.peek_address(KeychainKind::External, index).address)
+        if let Some(index) = stored.filter(|&index| !self.is_paid(index)) {
+            return Ok(self.wallet.peek_address(KeychainKind::External, index).address);
+        }
+        let new = self.wallet.reveal_next_address(KeychainKind::External);
+        self.commit(|tx| tx.execute("UPDATE pedlar_wallet SET receive_index = ?1", [new.index]))?;
+        Ok(new.address)
     }
 
     fn index_of(&self, payee: PayeeRef) -> Result<Option<u32>, StoreError> {

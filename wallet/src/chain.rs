@@ -6,12 +6,15 @@ use std::sync::Arc;
 use bdk_wallet::chain::spk_client::SyncRequest;
 use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
 use bdk_wallet::{KeychainKind, Update, Wallet};
-use bitcoin::{BlockHash, Transaction, Txid};
+use bitcoin::{Amount, BlockHash, Transaction, Txid};
 
 use crate::events::EventKey;
 use crate::payments::{PaymentId, changed_payments, write_state};
 use crate::state::{State, StoreError};
 use crate::watch::write_incoming;
+
+/// The highest tip believed: two centuries of blocks. (From 500,000,000 a lock time is a date, and libraries panic.)
+const MAX_HEIGHT: u32 = 10_000_000;
 
 /// A snapshot of the tip and of where each valid transaction of the wallet stands.
 pub(crate) struct View<'a> {
@@ -93,14 +96,17 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`AbsorbError::Unconnected`] when the server's blocks have none in common with ours.
+    /// [`AbsorbError::Implausible`] when it can't be true; then nothing of it is taken in.
     pub(crate) fn absorb(&mut self, update: impl Into<Update>, now_ms: u64) -> Result<Absorbed, AbsorbError> {
         let update = update.into();
+        if !self.is_plausible(&update) {
+            return Err(AbsorbError::Implausible);
+        }
         let found = &update.tx_update;
         let listed: HashSet<Txid> =
             found.seen_ats.iter().map(|&(txid, _)| txid).chain(found.anchors.iter().map(|&(_, txid)| txid)).collect();
         let old_tip = self.wallet.latest_checkpoint().block_id();
-        self.wallet.apply_update(update).map_err(|_| AbsorbError::Unconnected)?;
+        self.wallet.apply_update(update).map_err(|_| AbsorbError::Implausible)?;
         let live = self.live_transactions()?;
         self.keep_own(&live);
         let (payments, incoming) = {
@@ -125,6 +131,16 @@ impl State {
         })
     }
 
+    /// Whether heights and amounts are such that the libraries can be given them: a server can invent transactions, and
+    /// sums of amounts panic when they overflow.
+    fn is_plausible(&self, update: &Update) -> bool {
+        let graph = self.wallet.tx_graph();
+        let new = update.tx_update.txs.iter().filter(|tx| graph.get_tx(tx.compute_txid()).is_none());
+        let mut all = new.cloned().chain(graph.full_txs().map(|node| node.tx));
+        let sum = all.try_fold(Amount::ZERO, |sum, tx| sum.checked_add(total_out(&tx)?));
+        update.chain.as_ref().is_none_or(|tip| tip.height() <= MAX_HEIGHT) && sum.is_some()
+    }
+
     /// Keeps live payments in the wallet's view although the server doesn't name them: they will be sent again, so
     /// their change is ours and their coins are not.
     fn keep_own(&mut self, live: &[(PaymentId, Arc<Transaction>)]) {
@@ -140,11 +156,17 @@ impl State {
     }
 }
 
+/// What a transaction pays, or `None` for more than can exist.
+fn total_out(tx: &Transaction) -> Option<Amount> {
+    let mut values = tx.output.iter().map(|output| output.value);
+    values.try_fold(Amount::ZERO, Amount::checked_add).filter(|&total| total <= Amount::MAX_MONEY)
+}
+
 /// Why an update from the server was not taken in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AbsorbError {
-    #[error("the server's blocks have none in common with ours")]
-    Unconnected,
+    #[error("the server's blocks don't connect to ours, or its heights or amounts can't be")]
+    Implausible,
     #[error(transparent)]
     Store(#[from] StoreError),
 }

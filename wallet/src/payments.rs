@@ -65,13 +65,8 @@ pub enum PaymentState {
     Conflicted { by: Txid },
 }
 
-impl PaymentState {
-    /// Whether its transaction may still have to be sent, and its coins are therefore not to be spent otherwise.
-    pub(crate) fn is_live(self) -> bool {
-        matches!(self, Self::Signed | Self::Broadcast | Self::Replaced { .. })
-    }
-}
-
+/// The states in which a transaction may still have to be sent, so that its coins are not to be spent otherwise.
+const LIVE: &str = "state IN (1, 2, 5)";
 const COLUMNS: &str = "id, address, sat, created_ms, state, txid, fee_sat, height, depth, rival";
 
 impl State {
@@ -125,7 +120,7 @@ impl State {
     /// Each live payment's transaction, oldest first: a younger one may spend an older one's change.
     pub(crate) fn live_transactions(&self) -> Result<Vec<(PaymentId, Arc<Transaction>)>, StoreError> {
         let sql = format!(
-            "SELECT id, raw FROM pedlar_payments WHERE state IN ({SIGNED}, {BROADCAST}, {REPLACED})
+            "SELECT id, raw FROM pedlar_payments WHERE {LIVE}
              ORDER BY created_ms, rowid"
         );
         let mut query = self.db.prepare_cached(&sql)?;
@@ -138,8 +133,7 @@ impl State {
 
     /// The transaction of a payment, while that is live.
     pub(crate) fn live_transaction(&self, id: PaymentId) -> Result<Option<Arc<Transaction>>, StoreError> {
-        let sql =
-            format!("SELECT raw FROM pedlar_payments WHERE id = ?1 AND state IN ({SIGNED}, {BROADCAST}, {REPLACED})");
+        let sql = format!("SELECT raw FROM pedlar_payments WHERE id = ?1 AND {LIVE}");
         let mut query = self.db.prepare_cached(&sql)?;
         let raw: Option<Vec<u8>> = query.query_row([id.0], |row| row.get(0)).optional()?;
         Ok(raw.map(|raw| decode(&raw)).transpose()?.map(Arc::new))
@@ -147,9 +141,7 @@ impl State {
 
     /// sat and fees of live payments: on their way out.
     pub(crate) fn reserved_sat(&self) -> Result<u64, StoreError> {
-        let sql = format!(
-            "SELECT coalesce(sum(sat + fee_sat), 0) FROM pedlar_payments WHERE state IN ({SIGNED}, {BROADCAST}, {REPLACED})"
-        );
+        let sql = format!("SELECT coalesce(sum(sat + fee_sat), 0) FROM pedlar_payments WHERE {LIVE}");
         Ok(self.db.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
     }
 

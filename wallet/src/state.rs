@@ -1,5 +1,8 @@
 //! The coins and `wallet.sqlite`: BDK's tables and ours in one file, changed together or not at all.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

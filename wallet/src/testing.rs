@@ -9,7 +9,7 @@ use bitcoin::{Address, Amount, BlockHash, OutPoint, ScriptBuf, Sequence, Transac
 use bitcoin::{absolute, transaction};
 use tempfile::TempDir;
 
-use crate::chain::Absorbed;
+use crate::chain::{AbsorbError, Absorbed};
 use crate::keys::Words;
 use crate::network::Network;
 use crate::state::State;
@@ -60,6 +60,10 @@ impl Feed {
 
     /// The server names `txs` as unconfirmed.
     pub(crate) fn show(&mut self, txs: &[&Transaction]) -> Absorbed {
+        self.try_show(txs).unwrap()
+    }
+
+    pub(crate) fn try_show(&mut self, txs: &[&Transaction]) -> Result<Absorbed, AbsorbError> {
         self.absorb(txs, |update, now_s| {
             update.seen_ats = txs.iter().map(|tx| (tx.compute_txid(), now_s)).collect();
         })
@@ -71,6 +75,7 @@ impl Feed {
         self.absorb(&[], |update, now_s| {
             update.evicted_ats.insert((txid, now_s));
         })
+        .unwrap()
     }
 
     /// A block with `txs`.
@@ -82,6 +87,7 @@ impl Feed {
             let anchor = ConfirmationBlockTime { block_id: BlockId { height, hash }, confirmation_time: now_s };
             update.anchors = txs.iter().map(|tx| (anchor, tx.compute_txid())).collect();
         })
+        .unwrap()
     }
 
     /// Replaces the last `depth` blocks by as many empty ones and one more.
@@ -98,7 +104,7 @@ impl Feed {
         &mut self,
         txs: &[&Transaction],
         fill: impl FnOnce(&mut TxUpdate<ConfirmationBlockTime>, u64),
-    ) -> Absorbed {
+    ) -> Result<Absorbed, AbsorbError> {
         self.now_s += 1;
         let mut tx_update = TxUpdate::default();
         tx_update.txs = txs.iter().map(|&tx| Arc::new(tx.clone())).collect();
@@ -106,7 +112,7 @@ impl Feed {
         let blocks = (0..).zip(&self.blocks).map(|(height, &hash)| BlockId { height, hash });
         let chain = Some(CheckPoint::from_block_ids(blocks).unwrap());
         let now_ms = self.now_ms();
-        self.state.absorb(Update { tx_update, chain, ..Update::default() }, now_ms).unwrap()
+        self.state.absorb(Update { tx_update, chain, ..Update::default() }, now_ms)
     }
 }
 

@@ -31,7 +31,7 @@ const MAX_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(500);
 /// Commands answered in a row before the line and the events have their turn.
 const COMMANDS_A_TURN: usize = 64;
 
-/// The longest sleep: it bounds what a lost wake-up could cost.
+/// The longest sleep, which bounds what a lost wake-up could cost; also the wait after the disk failed.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
 /// How soon a consumer whose queue was full is tried again.
 const RETRY_EVENTS: Duration = Duration::from_millis(50);
@@ -97,10 +97,14 @@ struct WalletThread {
 impl WalletThread {
     fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         while self.answer(&mut inbox) {
-            if let Err(e) = self.turn() {
-                tracing::error!("wallet: {e}");
-            }
-            std::thread::park_timeout(self.core.nap(&self.line));
+            let nap = match self.turn() {
+                Ok(()) => self.core.nap(&self.line),
+                Err(e) => {
+                    tracing::error!("wallet: {e}");
+                    LONGEST_NAP
+                }
+            };
+            std::thread::park_timeout(nap);
         }
     }
 
@@ -246,7 +250,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes in news; false when the server's blocks don't fit ours.
+    /// Takes in news; false when they can't be true.
     fn absorb(&mut self, update: impl Into<Update>) -> Result<bool, StoreError> {
         match self.state.absorb(update, now_ms()) {
             Ok(absorbed) => {
@@ -255,7 +259,7 @@ impl Core {
                 self.stale = true;
                 Ok(true)
             }
-            Err(AbsorbError::Unconnected) => Ok(false),
+            Err(AbsorbError::Implausible) => Ok(false),
             Err(AbsorbError::Store(e)) => Err(e),
         }
     }

@@ -9,9 +9,11 @@ use bdk_wallet::chain::spk_client::FullScanRequest;
 use crate::chain::Absorbed;
 use crate::electrum::line::Job;
 use crate::electrum::{Expected, ServerUrl};
-use crate::payments::{Payment, PaymentId};
+use crate::payments::{Payment, PaymentId, PaymentState};
 use crate::state::{State, StoreError};
 
+/// The least that `poll` is taken for: a server isn't asked in a busy loop.
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
 /// The first wait after a failure; each further one doubles it, up to the longest.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -23,6 +25,8 @@ const FEE_EVERY: Duration = Duration::from_secs(60);
 const RESEND_AFTER: Duration = Duration::from_secs(10);
 /// Addresses without history in a row after which a restore has found everything (MONEY.md 2.5).
 const RESTORE_GAP: u32 = 1000;
+/// Where the search ends whatever the server says: a lie about each address would make it endless.
+const RESTORE_LIMIT: u32 = 50_000;
 /// Addresses searched in one job: few enough that their transactions are fetched within its time.
 const SCAN_STEP: u32 = 100;
 
@@ -59,7 +63,7 @@ impl Schedule {
             others,
             connected: false,
             failures: 0,
-            poll,
+            poll: poll.max(SHORTEST_POLL),
             retry_at: now,
             sync_at: now,
             ping_at: now,
@@ -161,9 +165,9 @@ impl Schedule {
         self.outbox.retain(|&(queued, _)| queued != id);
     }
 
-    /// Queues a payment to be sent at once.
+    /// Queues a payment to be sent at once, if no server has it yet.
     pub(super) fn send_now(&mut self, payment: &Payment) {
-        if payment.state.is_live() {
+        if payment.state == PaymentState::Signed {
             self.send_at(payment.id, Instant::now());
         }
     }
@@ -226,7 +230,7 @@ impl Scan {
             None => self.empty.saturating_add(SCAN_STEP),
         };
         match self.keychain {
-            _ if empty < RESTORE_GAP => Some(Self { next, empty, ..self }),
+            _ if empty < RESTORE_GAP && next < RESTORE_LIMIT => Some(Self { next, empty, ..self }),
             KeychainKind::External => Some(Self { keychain: KeychainKind::Internal, next: 0, empty: 0 }),
             KeychainKind::Internal => None,
         }

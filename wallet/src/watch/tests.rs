@@ -1,4 +1,5 @@
 use super::*;
+use crate::chain::AbsorbError;
 use crate::events::EventKey;
 use crate::testing::{Feed, spend, stranger};
 use bitcoin::{Address, Transaction};
@@ -93,4 +94,21 @@ fn only_payees_are_reported_and_coinbases_when_mature() {
     assert_eq!(state(&feed, &coinbase), None);
     feed.mine(&[]);
     assert_eq!(depth(&feed, &coinbase), FINAL_DEPTH);
+}
+
+#[test]
+fn invented_money_is_not_taken_in() {
+    let mut feed = Feed::new();
+    let to = payee_address(&mut feed);
+    let too_much = feed.gift(&to, bitcoin::Amount::MAX_MONEY.to_sat() + 1);
+    assert!(matches!(feed.try_show(&[&too_much]), Err(AbsorbError::Implausible)));
+    let most = bitcoin::Amount::MAX_MONEY.to_sat();
+    let mut many: Vec<_> = (0..200).map(|_| feed.gift(&to, most)).collect();
+    // As many as overflow a u64: the same ones with other amounts.
+    for less in 1..=44 {
+        let (from, sat) = (many[less].input[0].previous_output, most - less as u64);
+        many.extend((0..200).map(|vout| spend(OutPoint::new(from.txid, vout + 1), &to, sat)));
+    }
+    assert!(matches!(feed.try_show(&many.iter().collect::<Vec<_>>()), Err(AbsorbError::Implausible)));
+    assert_eq!(feed.state.wallet.balance().total().to_sat(), 0);
 }

@@ -1,0 +1,48 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::keys::Words;
+
+fn open(dir: &Path, words: &Words) -> Result<State, OpenError> {
+    State::open(dir, Network::Regtest, words.keys(), false)
+}
+
+#[test]
+fn files_are_the_owners_and_hold_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("wallet");
+    let words = Words::generate().unwrap();
+    let mut state = open(&home, &words).unwrap();
+    state.receive_address().unwrap();
+    let master = words.keys().master(bitcoin::Network::Regtest).unwrap();
+    let secrets = [words.phrase().as_bytes().to_vec(), master.to_string().into_bytes(), b"tprv".to_vec()];
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&home), 0o700);
+    for entry in fs::read_dir(&home).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{path:?}");
+        let bytes = fs::read(&path).unwrap();
+        for secret in &secrets {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{path:?}");
+        }
+    }
+}
+
+#[test]
+fn the_file_belongs_to_one_process_words_and_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = Words::generate().unwrap();
+    let state = open(dir.path(), &words).unwrap();
+    assert!(matches!(open(dir.path(), &words), Err(OpenError::Locked)));
+    drop(state);
+    assert!(matches!(open(dir.path(), &Words::generate().unwrap()), Err(OpenError::OtherWords)));
+    let signet = State::open(dir.path(), Network::Signet, words.keys(), false);
+    assert!(matches!(signet, Err(OpenError::OtherNetwork)));
+    let state = open(dir.path(), &words).unwrap();
+    state.db.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+    drop(state);
+    assert!(matches!(open(dir.path(), &words), Err(OpenError::Newer { found }) if found == SCHEMA_VERSION + 1));
+    fs::write(dir.path().join(FILE_NAME), "no database at all, however long it may be").unwrap();
+    assert!(matches!(open(dir.path(), &words), Err(OpenError::Damaged)));
+}
