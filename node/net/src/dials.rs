@@ -1,0 +1,157 @@
+//! Dials that callers wait for, and the seeds that are dialled while there are few peers.
+//!
+//! A plain value: it says what to dial and whom to tell; the task owns the swarm that does it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    swarm::{
+        ConnectionId, DialError,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::sync::oneshot;
+
+use crate::{OpenError, addresses::prefer_tcp_near};
+
+/// With fewer peers than this the seeds are dialled again and again.
+const FEW_PEERS: usize = 20;
+/// The pause between two rounds of seeds.
+const RESEED: Duration = Duration::from_secs(30);
+/// The same while there is no peer at all: nodes that start together wait for each other.
+const RESEED_ALONE: Duration = Duration::from_secs(3);
+/// Seeds dialled in one round.
+const SEEDS_PER_ROUND: usize = 8;
+/// Seeds kept.
+const MAX_SEEDS: usize = 256;
+/// Callers that may wait for one peer.
+const MAX_WAITING: usize = 256;
+/// Addresses whose failures are told to the caller.
+const MAX_TOLD: usize = 3;
+
+/// Who waits for a connection.
+pub(crate) type Dialled = oneshot::Sender<Result<(), OpenError>>;
+
+/// The dials that somebody waits for.
+#[derive(Default)]
+pub(crate) struct Dials {
+    pending: HashMap<PeerId, Dial>,
+}
+
+/// One attempt, and the addresses that callers named meanwhile.
+struct Dial {
+    attempt: ConnectionId,
+    tried: Vec<Multiaddr>,
+    more: Vec<Multiaddr>,
+    waiting: Vec<Dialled>,
+}
+
+impl Dials {
+    /// Waits for a connection to `peer`; returns what to dial unless an attempt is under way.
+    #[must_use]
+    pub(crate) fn handle_dial(&mut self, peer: PeerId, addrs: Vec<Multiaddr>, reply: Dialled) -> Option<DialOpts> {
+        match self.pending.get_mut(&peer) {
+            Some(dial) if dial.waiting.len() >= MAX_WAITING => {
+                let _ = reply.send(Err(OpenError::TooMany));
+                None
+            }
+            Some(dial) => {
+                let new = addrs.into_iter().filter(|addr| !dial.tried.contains(addr));
+                dial.more.extend(new);
+                dial.waiting.push(reply);
+                None
+            }
+            None => {
+                let opts = dial_opts(peer, addrs.clone());
+                let attempt = opts.connection_id();
+                let dial = Dial { attempt, tried: addrs, more: Vec::new(), waiting: vec![reply] };
+                self.pending.insert(peer, dial);
+                Some(opts)
+            }
+        }
+    }
+
+    pub(crate) fn handle_connected(&mut self, peer: &PeerId) {
+        self.answer(peer, &Ok(()));
+    }
+
+    /// Notes that `attempt` failed; returns what to dial next, if callers named more addresses.
+    #[must_use]
+    pub(crate) fn handle_failed(
+        &mut self,
+        peer: &PeerId,
+        attempt: ConnectionId,
+        error: &DialError,
+    ) -> Option<DialOpts> {
+        let dial = self.pending.get_mut(peer).filter(|dial| dial.attempt == attempt)?;
+        if dial.more.is_empty() {
+            self.answer(peer, &Err(OpenError::Unreachable(reason(error))));
+            return None;
+        }
+        let opts = dial_opts(*peer, std::mem::take(&mut dial.more));
+        dial.attempt = opts.connection_id();
+        Some(opts)
+    }
+
+    fn answer(&mut self, peer: &PeerId, outcome: &Result<(), OpenError>) {
+        for reply in self.pending.remove(peer).into_iter().flat_map(|dial| dial.waiting) {
+            // A caller that went away needs no answer.
+            let _ = reply.send(outcome.clone());
+        }
+    }
+}
+
+/// Peers that lead into the network, dialled in turn.
+pub(crate) struct Seeds {
+    turn: VecDeque<(PeerId, Multiaddr)>,
+    next: Instant,
+}
+
+impl Seeds {
+    /// `seeds` in the order in which they are first dialled; those beyond 256 are left out.
+    pub(crate) fn new(seeds: impl IntoIterator<Item = (PeerId, Multiaddr)>, now: Instant) -> Self {
+        Self { turn: seeds.into_iter().take(MAX_SEEDS).collect(), next: now }
+    }
+
+    /// The seeds to dial now, while there are few `peers`.
+    #[must_use]
+    pub(crate) fn poll_due(&mut self, peers: usize, now: Instant) -> Vec<DialOpts> {
+        if peers >= FEW_PEERS || now < self.next {
+            return Vec::new();
+        }
+        self.next = now + if peers == 0 { RESEED_ALONE } else { RESEED };
+        let round = self.turn.len().min(SEEDS_PER_ROUND);
+        self.turn.rotate_left(round);
+        let dialled = self.turn.iter().rev().take(round);
+        dialled.map(|(peer, addr)| seed_opts(*peer, addr.clone())).collect()
+    }
+}
+
+fn dial_opts(peer: PeerId, mut addrs: Vec<Multiaddr>) -> DialOpts {
+    prefer_tcp_near(&mut addrs);
+    let opts = DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).addresses(addrs);
+    opts.extend_addresses_through_behaviour().build()
+}
+
+fn seed_opts(peer: PeerId, addr: Multiaddr) -> DialOpts {
+    DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(vec![addr]).build()
+}
+
+/// The failure in one line, for people.
+fn reason(error: &DialError) -> String {
+    match error {
+        DialError::NoAddresses => "no address of it is known".to_owned(),
+        DialError::LocalPeerId { .. } => "it is this node itself".to_owned(),
+        DialError::WrongPeerId { obtained, address } => format!("{address} is another peer, {obtained}"),
+        DialError::Denied { cause } => format!("denied by this node: {cause}"),
+        DialError::Aborted | DialError::DialPeerConditionFalse(_) => "the attempt was given up".to_owned(),
+        DialError::Transport(failures) => {
+            let told = failures.iter().take(MAX_TOLD).map(|(addr, error)| format!("{addr}: {error}"));
+            told.collect::<Vec<_>>().join("; ")
+        }
+    }
+}
