@@ -19,8 +19,6 @@ pub use buyer::{BuyerSession, BuyerViolation};
 pub use frame::{CloseCode, Frame, FrameDecodeError, Request, Want};
 pub use seller::{Brake, SellerSession, SellerStep, SellerViolation};
 
-use crate::content::GROUP_LEN;
-
 /// The first window, 64 KiB: what either side risks on a peer it does not know.
 pub const FIRST_WINDOW: u64 = 64 * 1024;
 
@@ -30,35 +28,28 @@ pub const MAX_WINDOW: u64 = 16 * 1024 * 1024;
 /// Wants that may be on their way at once: the seller always has the next one when it ends the last.
 pub const PIPELINED_WANTS: usize = 2;
 
-/// How much goes out before the other side must have answered: doubles while all goes well (MONEY.md 6).
+/// How much goes out before the other side must have answered: grows with what has gone well (MONEY.md 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    bytes: u64,
     max: u64,
 }
 
 impl Window {
-    /// A first window that grows to `max` bytes, at least to [`FIRST_WINDOW`].
+    /// A window that grows to `max` bytes, at least to [`FIRST_WINDOW`].
     #[must_use]
     pub fn up_to(max: u64) -> Self {
-        Self { bytes: FIRST_WINDOW, max: max.clamp(FIRST_WINDOW, MAX_WINDOW) }
+        Self { max: max.clamp(FIRST_WINDOW, MAX_WINDOW) }
     }
 
-    /// Bytes in this window.
+    /// Bytes of the next window when `well` bytes of this session have gone well: [`FIRST_WINDOW`], doubled each time
+    /// that a whole window has.
+    ///
+    /// Both sides compute it from the receipt's units. Counting receipts instead would open the largest window to a
+    /// buyer that signs byte by byte.
     #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The same in groups, rounded down; never 0.
-    #[must_use]
-    pub fn groups(&self) -> u64 {
-        (self.bytes / GROUP_LEN).max(1)
-    }
-
-    /// All went well.
-    pub fn grow(&mut self) {
-        self.bytes = self.bytes.saturating_mul(2).min(self.max);
+    pub fn after(&self, well: u64) -> u64 {
+        let risked = FIRST_WINDOW.saturating_add(well);
+        1_u64.wrapping_shl(risked.ilog2()).min(self.max)
     }
 }
 

@@ -57,7 +57,7 @@ impl BuyerSession {
         }
         let ahead = missing_from(self.cursor);
         let missing = ahead.or_else(|| self.is_idle().then(|| missing_from(0)).flatten())?;
-        let mut groups = missing.within(self.window.bytes());
+        let mut groups = missing.within(self.window.after(self.verified));
         if let Some(limit) = self.limit {
             let affordable = self.price.affordable(limit).saturating_sub(self.verified).saturating_sub(self.pending);
             if affordable < self.size.bytes_in(groups) {
@@ -94,10 +94,9 @@ impl BuyerSession {
         self.pending = self.pending.saturating_sub(bytes);
     }
 
-    /// The range being served is complete: all went well, the window grows.
-    pub fn handle_served(&mut self) {
+    /// The range being served is complete.
+    pub const fn handle_served(&mut self) {
         self.serving = None;
-        self.window.grow();
     }
 
     /// The range that is being served.

@@ -88,7 +88,7 @@ pub struct Brake {
 }
 
 impl Brake {
-    /// A brake whose window grows to `max` bytes.
+    /// A brake whose window grows to `max` bytes of payload.
     #[must_use]
     pub fn up_to(max: u64) -> Self {
         Self { window: Window::up_to(max), admitted: 0, signed: 0 }
@@ -113,13 +113,10 @@ impl Brake {
 
     /// The buyer has signed for `signed` bytes since the session began.
     pub fn handle_signed(&mut self, signed: u64) {
-        if signed > self.signed {
-            self.signed = signed;
-            self.window.grow();
-        }
+        self.signed = self.signed.max(signed);
     }
 
     fn limit(&self) -> u64 {
-        self.window.bytes().saturating_mul(PIPELINED_WANTS as u64)
+        self.window.after(self.signed).saturating_mul(PIPELINED_WANTS as u64)
     }
 }
