@@ -25,7 +25,7 @@ pub const TAIL_FLOOR_BYTES: u64 = 64 * 1024;
 /// One part in this many of what a peer signed for is the tail that it may leave.
 pub const TAIL_SHARE: u64 = 1000;
 
-/// Lines kept one by one; the oldest settled ones beyond this are folded into one total.
+/// Lines kept one by one, some 300 KB: of those whose stream is gone, the oldest beyond this are folded into one total.
 pub const MAX_LINES: usize = 256;
 
 /// Which way the goods go.
@@ -76,7 +76,10 @@ impl Tab {
     }
 }
 
-/// Quotes under which nothing can change any more, as one total.
+/// Quotes that are no longer kept one by one, as one total.
+///
+/// Nothing can change any more under those that were settled. Of one that was not, what was never signed for stays a
+/// tail for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Folded {
     /// How many there were.
@@ -85,6 +88,23 @@ pub struct Folded {
     pub units: u64,
     /// What they cost.
     pub spent: Msat,
+    /// Sold: bytes that were sent under them and never signed for.
+    pub tail_units: u64,
+    /// What those cost.
+    pub tail: Msat,
+}
+
+impl Folded {
+    /// The total with one more line in it.
+    fn with(self, line: &Line) -> Self {
+        Self {
+            quotes: self.quotes.saturating_add(1),
+            units: self.units.saturating_add(line.signed_units()),
+            spent: self.spent.saturating_add(line.spent()),
+            tail_units: self.tail_units.saturating_add(line.unsigned_units()),
+            tail: self.tail.saturating_add(line.held()),
+        }
+    }
 }
 
 /// What one peer bought from us, or we from it.
@@ -107,10 +127,14 @@ impl Account {
     /// What counts as paid: credited payments, and what was given.
     #[must_use]
     pub fn paid(&self) -> Msat {
-        self.payments
-            .values()
-            .filter(|payment| payment.is_credited())
-            .fold(self.history.granted(), |sum, payment| sum.saturating_add(payment.amount()))
+        self.paid_by_chain().saturating_add(self.history.granted())
+    }
+
+    /// The part of [`Account::paid`] that the buyer paid.
+    #[must_use]
+    pub fn paid_by_chain(&self) -> Msat {
+        let credited = self.payments.values().filter(|payment| payment.is_credited());
+        credited.fold(Msat::ZERO, |sum, payment| sum.saturating_add(payment.amount()))
     }
 
     /// The part of [`Account::paid`] that is final: six blocks deep.
@@ -129,16 +153,16 @@ impl Account {
     /// What was admitted or sent and is not signed for, tails that are forgiven excepted.
     #[must_use]
     pub fn held(&self) -> Msat {
-        let forgiven = self.tails_forgiven();
-        let holding = self.lines.values().filter(|line| !(forgiven && line.has_ended()));
-        holding.fold(Msat::ZERO, |sum, line| sum.saturating_add(line.held()))
+        let open = self.lines.values().filter(|line| !line.has_ended());
+        let open = open.fold(Msat::ZERO, |sum, line| sum.saturating_add(line.held()));
+        if self.tails_forgiven() { open } else { open.saturating_add(self.tail()) }
     }
 
     /// Bytes that were sent in streams that ended and were never signed for.
     #[must_use]
     pub fn tail_bytes(&self) -> u64 {
         let ended = self.lines.values().filter(|line| line.has_ended());
-        ended.fold(0, |sum, line| sum.saturating_add(line.unsigned_units()))
+        ended.fold(self.folded.tail_units, |sum, line| sum.saturating_add(line.unsigned_units()))
     }
 
     /// Whether the tails are small enough that their holds are let go; what they cost then is [`Account::tails`].
@@ -151,11 +175,12 @@ impl Account {
     /// What forgiven tails cost: exposure that no hold covers.
     #[must_use]
     pub fn tails(&self) -> Msat {
-        if !self.tails_forgiven() {
-            return Msat::ZERO;
-        }
+        if self.tails_forgiven() { self.tail() } else { Msat::ZERO }
+    }
+
+    fn tail(&self) -> Msat {
         let ended = self.lines.values().filter(|line| line.has_ended());
-        ended.fold(Msat::ZERO, |sum, line| sum.saturating_add(line.held()))
+        ended.fold(self.folded.tail, |sum, line| sum.saturating_add(line.held()))
     }
 
     /// Realised trade: the lesser of what is finally paid and what is signed for (`R`, undecayed).
@@ -225,6 +250,12 @@ impl Account {
         self.topups.get(id)
     }
 
+    /// Whether a payment was seen under this top-up, in whatever state.
+    #[must_use]
+    pub fn is_paid(&self, topup: &TopUpId) -> bool {
+        self.payments.values().any(|payment| payment.topup == *topup)
+    }
+
     /// The payments, by outpoint.
     pub fn payments(&self) -> impl Iterator<Item = &Payment> {
         self.payments.values()
@@ -252,33 +283,35 @@ impl Account {
                 quotes.iter().for_each(|id| drop(self.lines.remove(id)));
                 self.folded = *total;
             }
-            Change::TopUp(line) => drop(self.topups.insert(line.id, line.clone())),
+            Change::TopUp { line, gives_up } => {
+                gives_up.iter().for_each(|id| drop(self.topups.remove(id)));
+                self.topups.insert(line.id, line.clone());
+            }
             Change::Payment(payment) => drop(self.payments.insert(payment.outpoint, payment.clone())),
             Change::History(history) => self.history = history.clone(),
         }
     }
 
-    /// Which settled lines to fold so that at most [`MAX_LINES`] are kept; free ones go at once.
+    /// Which lines to fold so that at most [`MAX_LINES`] are kept, settled ones first; settled free ones go at once.
+    ///
+    /// An unsettled line may still be signed for, and then its receipt comes at the next connection: none is waited for
+    /// while that many others come and go, or a buyer that never signs would fill the memory at a msat a line.
     #[must_use]
     pub fn foldable(&self) -> Option<Change> {
-        let settled = |line: &&Line| line.is_settled();
         let excess = self.lines.len().saturating_sub(MAX_LINES);
-        let mut oldest: Vec<&Line> = self.lines.values().filter(settled).collect();
-        oldest.sort_by_key(|line| line.opened());
-        let chosen: Vec<&Line> = oldest
-            .iter()
-            .enumerate()
-            .filter(|(place, line)| *place < excess || line.spent() == Msat::ZERO)
-            .map(|(_, line)| *line)
-            .collect();
+        let mut ended: Vec<&Line> = self.lines.values().filter(|line| line.has_ended()).collect();
+        ended.sort_by_key(|line| (!line.is_settled(), line.opened()));
+        let free = |line: &Line| line.is_settled() && line.spent() == Msat::ZERO;
+        let places = ended.iter().enumerate();
+        let chosen: Vec<&Line> =
+            places.filter(|(place, line)| *place < excess || free(line)).map(|(_, line)| *line).collect();
         if chosen.is_empty() {
             return None;
         }
-        let total = chosen.iter().fold(self.folded, |sum, line| Folded {
-            quotes: sum.quotes.saturating_add(1),
-            units: sum.units.saturating_add(line.signed_units()),
-            spent: sum.spent.saturating_add(line.spent()),
-        });
+        let total = chosen.iter().fold(self.folded, |total, line| total.with(line));
         Some(Change::Fold { quotes: chosen.iter().map(|line| line.id()).collect(), total })
     }
 }
+
+#[cfg(test)]
+mod tests;

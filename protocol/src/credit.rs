@@ -200,6 +200,12 @@ pub enum GrantError {
     /// It names others.
     #[error("the grant is between others")]
     Parties,
+    /// More than [`MAX_GRANT`]: no gift, but a lie in our books.
+    #[error("the grant is of {msat} msat, more than any")]
+    TooMuch {
+        /// What it says, in msat.
+        msat: u64,
+    },
     /// Not signed by the seller.
     #[error("the grant: {0}")]
     Signature(#[from] OpenError),
@@ -223,6 +229,9 @@ impl SignedGrant {
         let wire = v1::Grant::decode(signed.body().clone()).map_err(|_| GrantError::Encoding)?;
         if wire.buyer != buyer.to_bytes() || wire.seller != seller.to_bytes() {
             return Err(GrantError::Parties);
+        }
+        if wire.msat > MAX_GRANT.msat() {
+            return Err(GrantError::TooMuch { msat: wire.msat });
         }
         Ok(Self { amount: Msat::new(wire.msat), signed })
     }

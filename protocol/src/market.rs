@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use libp2p_identity::{PeerId, ed25519::Keypair};
 
-pub use buying::{BuyError, SyncError};
+pub use buying::{BuyError, MAX_SYNCED, SyncError};
 pub use payments::{Incoming, MAX_OPEN_TOPUPS, NoTopUp, Outgoing, TOPUP_LIFE, TopUpStep};
 pub use selling::Synced;
 pub use shop::{Goods, Shop};
@@ -30,6 +30,7 @@ use crate::book::Book;
 use crate::credit::Rules;
 use crate::id::{PayeeId, QuoteId};
 use crate::ledger::Ledger;
+use crate::money::Msat;
 use crate::offer::OfferClock;
 use crate::time::Timestamp;
 use crate::wire::{Network, peer_id};
@@ -208,13 +209,19 @@ impl Market {
     }
 
     fn fold(&mut self, entry: &Entry) {
-        if let Change::TopUp(line) = &entry.change
+        if let Change::TopUp { line, .. } = &entry.change
             && let Some(payee) = line.payee
         {
             self.payees.insert(payee, entry.peer);
         }
-        self.accounts.entry((entry.peer, entry.direction)).or_default().apply(&entry.change);
-        if entry.direction == Direction::Bought {
+        if let (Change::Line(line), Direction::Sold) = (&entry.change, entry.direction) {
+            // Also where the clock was set back: two quotes of one number could be one quote.
+            self.last_number = self.last_number.max(line.quote().quote().number);
+        }
+        let account = self.accounts.entry((entry.peer, entry.direction)).or_default();
+        account.apply(&entry.change);
+        // A gift or a word makes no regular: those are free to whoever wants to fill the book.
+        if entry.direction == Direction::Bought && account.spent() > Msat::ZERO {
             self.book.keep(entry.peer);
         }
     }

@@ -26,7 +26,12 @@ pub enum Change {
         total: Folded,
     },
     /// A top-up as it stands now.
-    TopUp(TopUpLine),
+    TopUp {
+        /// Its row.
+        line: TopUpLine,
+        /// Unpaid ones of the same address, whose rows go.
+        gives_up: Vec<TopUpId>,
+    },
     /// A payment as it stands now.
     Payment(Payment),
     /// The history as it stands now.
@@ -62,7 +67,7 @@ impl Entry {
         match &self.change {
             Change::Line(line) => self.key_of(b'q', &line.id().0),
             Change::Fold { .. } => self.key_of(b'f', &[]),
-            Change::TopUp(line) => self.key_of(b't', &line.id.0),
+            Change::TopUp { line, .. } => self.key_of(b't', &line.id.0),
             Change::Payment(payment) => {
                 let mut name = payment.outpoint.txid.to_vec();
                 name.extend_from_slice(&payment.outpoint.vout.to_be_bytes());
@@ -77,7 +82,8 @@ impl Entry {
     pub fn obsoletes(&self) -> Vec<Vec<u8>> {
         match &self.change {
             Change::Fold { quotes, .. } => quotes.iter().map(|id| self.key_of(b'q', &id.0)).collect(),
-            Change::Line(_) | Change::TopUp(_) | Change::Payment(_) | Change::History(_) => Vec::new(),
+            Change::TopUp { gives_up, .. } => gives_up.iter().map(|id| self.key_of(b't', &id.0)).collect(),
+            Change::Line(_) | Change::Payment(_) | Change::History(_) => Vec::new(),
         }
     }
 
@@ -97,8 +103,10 @@ impl Entry {
                 quotes: total.quotes,
                 units: total.units,
                 spent_msat: total.spent.msat(),
+                tail_units: total.tail_units,
+                tail_msat: total.tail.msat(),
             }),
-            Change::TopUp(line) => entry::Change::Topup(v1::TopUpLine {
+            Change::TopUp { line, .. } => entry::Change::Topup(v1::TopUpLine {
                 id: line.id.0.to_vec().into(),
                 amount_sat: line.amount_sat,
                 topup: line.topup.as_ref().map(|topup| topup.signed().to_wire()),
@@ -148,7 +156,7 @@ impl Entry {
         let change = match wire.change.ok_or(EntryError::Field("change"))? {
             entry::Change::Line(line) => Change::Line(decode_line(direction, line)?),
             entry::Change::Folded(folded) => Change::Fold { quotes: Vec::new(), total: decode_folded(&folded) },
-            entry::Change::Topup(line) => Change::TopUp(decode_topup(line)?),
+            entry::Change::Topup(line) => Change::TopUp { line: decode_topup(line)?, gives_up: Vec::new() },
             entry::Change::Payment(payment) => Change::Payment(decode_payment(&payment)?),
             entry::Change::History(history) => Change::History(decode_history(history, us, &peer, direction)?),
         };
@@ -171,11 +179,12 @@ fn decode_line(direction: Direction, wire: v1::QuoteLine) -> Result<Line, EntryE
     let signed = wire.quote.ok_or(EntryError::Field("quote"))?;
     let signed = Signed::from_wire(signed).map_err(|_| EntryError::Field("quote"))?;
     let quote = SignedQuote::parse(signed).map_err(|_| EntryError::Field("quote"))?;
-    let buyer = quote.quote().buyer;
     let receipt = match wire.receipt {
         Some(signed) => {
             let signed = Signed::from_wire(signed).map_err(|_| EntryError::Field("receipt"))?;
-            Some(SignedReceipt::parse(signed, &buyer).map_err(|_| EntryError::Field("receipt"))?)
+            let receipt = SignedReceipt::parse(signed, &quote.quote().buyer).ok();
+            let own = receipt.filter(|receipt| receipt.quote_id() == quote.id());
+            Some(own.ok_or(EntryError::Field("receipt"))?)
         }
         None => None,
     };
@@ -184,7 +193,13 @@ fn decode_line(direction: Direction, wire: v1::QuoteLine) -> Result<Line, EntryE
 }
 
 fn decode_folded(wire: &v1::Folded) -> Folded {
-    Folded { quotes: wire.quotes, units: wire.units, spent: Msat::new(wire.spent_msat) }
+    Folded {
+        quotes: wire.quotes,
+        units: wire.units,
+        spent: Msat::new(wire.spent_msat),
+        tail_units: wire.tail_units,
+        tail: Msat::new(wire.tail_msat),
+    }
 }
 
 fn decode_topup(wire: v1::TopUpLine) -> Result<TopUpLine, EntryError> {

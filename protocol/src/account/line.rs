@@ -118,21 +118,22 @@ impl Line {
         self.interrupted
     }
 
-    /// Whether nothing is expected to change under it: the stream is gone, and nothing is unsigned or unacknowledged.
+    /// Whether nothing can change under it: the stream is gone, and all that was sent is signed for, or all that was
+    /// signed acknowledged.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let agreed = match self.direction {
-            Direction::Sold => self.unsigned_units() == 0,
+            Direction::Sold => self.admitted <= self.signed_units(),
             Direction::Bought => self.admitted >= self.signed_units(),
         };
         self.ended && agreed
     }
 
-    /// Takes a receipt: the higher one counts, an older one changes nothing.
+    /// Takes a receipt: the higher one counts, an older one changes nothing. Answers the units that count now.
     ///
     /// # Errors
     /// [`LineError`] when it is for another quote, or (sold) signs for more than was sent: the buyer can't owe that.
-    pub fn sign(&mut self, receipt: SignedReceipt) -> Result<(), LineError> {
+    pub fn sign(&mut self, receipt: SignedReceipt) -> Result<u64, LineError> {
         if receipt.quote_id() != self.id() {
             return Err(LineError::OtherQuote);
         }
@@ -143,7 +144,7 @@ impl Line {
         if signed > self.signed_units() {
             self.receipt = Some(receipt);
         }
-        Ok(())
+        Ok(self.signed_units())
     }
 
     /// Sold: admits `units` more.

@@ -54,10 +54,10 @@ impl Payment {
         Msat::from_sat(self.amount_sat).unwrap_or(Msat::MAX)
     }
 
-    /// Whether it is deep enough to count.
+    /// Whether it is deep enough to count; one that is final stays so, whatever is paid after it.
     #[must_use]
     pub const fn is_credited(&self) -> bool {
-        self.needed > 0 && self.depth >= self.needed
+        self.is_final() || (self.needed > 0 && self.depth >= self.needed)
     }
 
     /// Whether it is six deep.

@@ -13,13 +13,16 @@ use crate::session::quote::{QuoteError, SignedQuote, SignedReceipt};
 use crate::time::Timestamp;
 use crate::wire::Signed;
 
+/// Receipts told at once: with the rest of the message they stay far below the bound of a frame.
+pub const MAX_SYNCED: usize = 64;
+
 /// Why a quote is not bought under.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BuyError {
     /// It can't be read, or the seller did not sign it.
     #[error(transparent)]
     Quote(#[from] QuoteError),
-    /// It is not for this buyer, seller, network or object.
+    /// It is not for this buyer, seller, network or object, or it was used before.
     #[error("the quote's {0} is not the one asked for")]
     Other(&'static str),
     /// It has ended.
@@ -57,7 +60,9 @@ impl Market {
     ) -> Result<SignedQuote, BuyError> {
         let quote = SignedQuote::parse(signed)?;
         let says = quote.quote();
+        let account = self.account(&seller, Direction::Bought);
         let other = [
+            ("number", account.is_some_and(|account| account.line(&quote.id()).is_some())),
             ("network", says.network != self.network),
             ("buyer", says.buyer != self.me),
             ("seller", says.seller != seller),
@@ -69,7 +74,7 @@ impl Market {
         if now > says.expires {
             return Err(BuyError::Expired);
         }
-        let prepaid = self.account(&seller, Direction::Bought).and_then(|account| account.price_ceiling(says.service));
+        let prepaid = account.and_then(|account| account.price_ceiling(says.service));
         let offered = self.book.offer(now, &seller).and_then(|offer| offer.offer().listing(Service::Chunks));
         for promised in [prepaid, offered.map(|listing| listing.ceiling)].into_iter().flatten() {
             if says.price > promised {
@@ -103,12 +108,14 @@ impl Market {
         }
     }
 
-    /// The receipts that this seller has not acknowledged, for the next exchange of counters.
+    /// Receipts that this seller has not acknowledged, for an exchange of counters: the [`MAX_SYNCED`] oldest, so more
+    /// follow while an exchange settles any.
     #[must_use]
     pub fn unacknowledged(&self, seller: &PeerId) -> Vec<SignedReceipt> {
         let lines = self.account(seller, Direction::Bought).into_iter().flat_map(|account| account.lines());
-        let open = lines.filter(|line| !line.is_settled());
-        open.filter_map(|line| line.receipt().cloned()).collect()
+        let mut open: Vec<&Line> = lines.filter(|line| line.admitted_units() < line.signed_units()).collect();
+        open.sort_by_key(|line| line.opened());
+        open.into_iter().take(MAX_SYNCED).filter_map(|line| line.receipt().cloned()).collect()
     }
 
     /// The seller acknowledges receipts, shows its gift and what it was paid from other wallets.

@@ -24,6 +24,9 @@ pub const TOPUP_LIFE: Duration = Duration::from_secs(7 * 86_400);
 /// Blocks for which an address is watched: two weeks of them, twice [`TOPUP_LIFE`].
 const TOPUP_BLOCKS: u64 = 2016;
 
+/// Payments from other wallets that a seller's word is taken for: each is a person's deed, and costs a fee.
+const MAX_FOREIGN: usize = 256;
+
 /// When a stranger is told to come back while too many others hold an address.
 const CROWDED: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(3600) };
 
@@ -112,14 +115,19 @@ impl Market {
         if let Some(payee) = open.and_then(|line| line.payee) {
             return Ok(TopUpStep::NeedAddress(payee));
         }
-        if self.open_topups_of_strangers(now) >= MAX_OPEN_TOPUPS {
+        let stranger = account.is_none_or(|account| account.paid_by_chain() == Msat::ZERO);
+        if stranger && self.open_topups_of_strangers(now) >= MAX_OPEN_TOPUPS {
             return Err(CROWDED);
         }
-        Ok(TopUpStep::NeedAddress(payee_of(&buyer, &id)))
+        // The place is taken before the wallet works: many may ask at once.
+        let payee = payee_of(&buyer, &id);
+        let line = TopUpLine { id, amount_sat, topup: None, created: now, closed: false, payee: Some(payee) };
+        self.put_topup(buyer, Direction::Sold, line);
+        Ok(TopUpStep::NeedAddress(payee))
     }
 
-    /// The wallet has made the address: our word, to be sent once it is stored. An older unpaid one is given up; its
-    /// address is this one.
+    /// The wallet has made the address: our word, to be sent once it is stored. Older ones of this address are given up,
+    /// and forgotten where nothing was paid under them: else asking would cost nothing and fill our memory.
     pub fn handle_address(
         &mut self,
         now: Timestamp,
@@ -129,9 +137,12 @@ impl Market {
         payee: PayeeId,
         address: String,
     ) -> SignedTopUp {
-        let open = self.account(&buyer, Direction::Sold).map(open_topups).unwrap_or_default();
-        for line in open {
-            self.stage(buyer, Direction::Sold, Change::TopUp(TopUpLine { closed: true, ..line }));
+        let account = self.account(&buyer, Direction::Sold);
+        let older: Vec<TopUpLine> = account.map(|account| older_topups(account, &id)).unwrap_or_default();
+        let (paid, unpaid): (Vec<_>, Vec<_>) =
+            older.into_iter().partition(|line| account.is_some_and(|account| account.is_paid(&line.id)));
+        for line in paid {
+            self.put_topup(buyer, Direction::Sold, TopUpLine { closed: true, ..line });
         }
         let ceilings = self.shop.ceiling().map(|price| BTreeMap::from([(Service::Chunks, price)]));
         let topup = TopUp {
@@ -147,7 +158,8 @@ impl Market {
         let topup = SignedTopUp::sign(topup, &self.key);
         let line =
             TopUpLine { id, amount_sat, topup: Some(topup.clone()), created: now, closed: false, payee: Some(payee) };
-        self.stage(buyer, Direction::Sold, Change::TopUp(line));
+        let gives_up = unpaid.iter().map(|line| line.id).collect();
+        self.stage(buyer, Direction::Sold, Change::TopUp { line, gives_up });
         topup
     }
 
@@ -179,7 +191,7 @@ impl Market {
         self.put_payment(buyer, Direction::Sold, payment);
         self.note_repaid(buyer, fact.outpoint, debt, counted);
         if fact.depth > 0 && !newest.closed {
-            self.stage(buyer, Direction::Sold, Change::TopUp(TopUpLine { closed: true, ..newest }));
+            self.put_topup(buyer, Direction::Sold, TopUpLine { closed: true, ..newest });
         }
         self.stage_consequences(buyer, Direction::Sold, now);
     }
@@ -202,7 +214,7 @@ impl Market {
         };
         self.put_payment(seller, Direction::Bought, payment);
         if fact.depth > 0 && !line.closed {
-            self.stage(seller, Direction::Bought, Change::TopUp(TopUpLine { closed: true, ..line }));
+            self.put_topup(seller, Direction::Bought, TopUpLine { closed: true, ..line });
         }
         self.stage_consequences(seller, Direction::Bought, now);
     }
@@ -215,31 +227,42 @@ impl Market {
     /// We mean to pay this seller: the top-up to ask for, an open one of the same amount again. `random` names a new one.
     pub fn handle_topup_wanted(&mut self, now: Timestamp, seller: PeerId, amount_sat: u64, random: TopUpId) -> TopUpId {
         let account = self.account(&seller, Direction::Bought);
-        let open = account.map(open_topups).unwrap_or_default();
-        if let Some(line) =
-            open.iter().find(|line| line.amount_sat == amount_sat && now.since(line.created) < TOPUP_LIFE)
-        {
+        let same =
+            |line: &&TopUpLine| !line.closed && line.amount_sat == amount_sat && now.since(line.created) < TOPUP_LIFE;
+        if let Some(line) = account.and_then(|account| account.topups().find(same)) {
             return line.id;
         }
         let line = TopUpLine { id: random, amount_sat, topup: None, created: now, closed: false, payee: None };
-        self.stage(seller, Direction::Bought, Change::TopUp(line));
+        self.put_topup(seller, Direction::Bought, line);
         random
     }
 
-    /// The seller gave its word: to be stored before anything is paid.
+    /// The seller gave its word: to be stored before anything is paid. A word under which was paid stands.
     ///
     /// # Errors
-    /// [`NoTopUp`] says why nothing is paid under it.
-    pub fn handle_topup(&mut self, seller: PeerId, id: TopUpId, signed: Signed) -> Result<SignedTopUp, NoTopUp> {
+    /// [`NoTopUp`] says why nothing is paid under it: its price promise must be there, and no worse than the offer's.
+    pub fn handle_topup(
+        &mut self,
+        now: Timestamp,
+        seller: PeerId,
+        id: TopUpId,
+        signed: Signed,
+    ) -> Result<SignedTopUp, NoTopUp> {
         let topup = SignedTopUp::parse(signed)?;
         let says = topup.topup();
-        let known = self.account(&seller, Direction::Bought).and_then(|account| account.topup(&id));
-        let line = known.cloned().ok_or(NoTopUp::Other("id"))?;
+        let account = self.account(&seller, Direction::Bought);
+        let line = account.and_then(|account| account.topup(&id)).cloned().ok_or(NoTopUp::Other("id"))?;
+        let paid = account.is_some_and(|account| account.is_paid(&id));
+        let offered = self.book.offer(now, &seller).and_then(|offer| offer.offer().listing(Service::Chunks));
+        let promised = says.ceilings.get(&Service::Chunks);
         let other = [
             ("id", says.id != id),
             ("network", says.network != self.network),
             ("buyer", says.buyer != self.me),
             ("seller", says.seller != seller),
+            ("height", says.until_height <= self.tip_height),
+            ("price", promised.is_none_or(|price| offered.is_some_and(|listing| *price > listing.ceiling))),
+            ("word", paid && line.topup.as_ref() != Some(&topup)),
         ];
         if let Some((field, _)) = other.iter().find(|(_, differs)| *differs) {
             return Err(NoTopUp::Other(field));
@@ -247,7 +270,7 @@ impl Market {
         if line.amount_sat < says.min_sat {
             return Err(NoTopUp::TooSmall { min_sat: says.min_sat });
         }
-        self.stage(seller, Direction::Bought, Change::TopUp(TopUpLine { topup: Some(topup.clone()), ..line }));
+        self.put_topup(seller, Direction::Bought, TopUpLine { topup: Some(topup.clone()), ..line });
         Ok(topup)
     }
 
@@ -259,21 +282,27 @@ impl Market {
     }
 
     /// The seller says what it was paid under our top-ups: news only where another wallet paid, and only to our gain.
+    ///
+    /// A payment that is in no block yet leaves its top-up open: else a lie would have us ask for a new one, and pay it
+    /// beside the old one.
     pub(super) fn take_told_payments(&mut self, now: Timestamp, seller: PeerId, told: &[Payment]) {
         for payment in told {
             let Some(account) = self.account(&seller, Direction::Bought) else {
                 return;
             };
-            let line = account.topup(&payment.topup).cloned();
-            let ours = account.payments().any(|known| known.outpoint == payment.outpoint && known.ours);
-            if let Some(line) = line.filter(|line| line.topup.is_some() && !ours) {
+            let line = account.topup(&payment.topup).filter(|line| line.topup.is_some()).cloned();
+            let known = account.payments().find(|known| known.outpoint == payment.outpoint);
+            let foreign = match known {
+                Some(known) => !known.ours,
+                None => account.payments().filter(|known| !known.ours).count() < MAX_FOREIGN,
+            };
+            if let Some(line) = line.filter(|_| foreign) {
                 let depth = self.depth_of(payment.height);
-                self.put_payment(
-                    seller,
-                    Direction::Bought,
-                    Payment { depth, ours: false, fee_sat: 0, ..payment.clone() },
-                );
-                self.stage(seller, Direction::Bought, Change::TopUp(TopUpLine { closed: true, ..line }));
+                let payment = Payment { depth, ours: false, fee_sat: 0, repaid: Msat::ZERO, ..payment.clone() };
+                self.put_payment(seller, Direction::Bought, payment);
+                if depth > 0 && !line.closed {
+                    self.put_topup(seller, Direction::Bought, TopUpLine { closed: true, ..line });
+                }
             }
         }
         self.stage_consequences(seller, Direction::Bought, now);
@@ -296,6 +325,10 @@ impl Market {
     fn depth_of(&self, height: u64) -> u32 {
         let above = self.tip_height.saturating_add(1).saturating_sub(height);
         if height == 0 { 0 } else { u32::try_from(above).unwrap_or(u32::MAX) }
+    }
+
+    fn put_topup(&mut self, peer: PeerId, direction: Direction, line: TopUpLine) {
+        self.stage(peer, direction, Change::TopUp { line, gives_up: Vec::new() });
     }
 
     fn put_payment(&mut self, peer: PeerId, direction: Direction, payment: Payment) {
@@ -328,7 +361,7 @@ impl Market {
 
     fn open_topups_of_strangers(&self, now: Timestamp) -> usize {
         let sold = self.accounts().filter(|(_, direction, _)| *direction == Direction::Sold);
-        let strangers = sold.filter(|(_, _, account)| account.paid() == Msat::ZERO);
+        let strangers = sold.filter(|(_, _, account)| account.paid_by_chain() == Msat::ZERO);
         let fresh = |line: &&TopUpLine| !line.closed && now.since(line.created) < TOPUP_LIFE;
         strangers.map(|(_, _, account)| account.topups().filter(fresh).count()).sum()
     }
@@ -346,8 +379,8 @@ fn unsettled<'a>(accounts: impl Iterator<Item = &'a Account>) -> BTreeMap<u64, u
     by_height
 }
 
-fn open_topups(account: &Account) -> Vec<TopUpLine> {
-    account.topups().filter(|line| !line.closed).cloned().collect()
+fn older_topups(account: &Account, newest: &TopUpId) -> Vec<TopUpLine> {
+    account.topups().filter(|line| !line.closed && line.id != *newest).cloned().collect()
 }
 
 /// What the wallet knows of a buyer: nothing that tells who it is.

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use libp2p_identity::PeerId;
 
-use crate::account::Tab;
-use crate::account::{Account, Change, Direction, Line, Payment};
+use crate::account::{Account, Change, Direction, Line, LineError, Payment, Tab};
 use crate::content::{Groups, Root, Size};
 use crate::credit::SignedGrant;
 use crate::id::QuoteId;
@@ -25,6 +24,9 @@ const QUOTE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Quotes that may be in use at once: each is a few hundred bytes of memory.
 const MAX_LIVE: usize = 4096;
 
+/// Of these, what one buyer may have: more streams than it is served on at once, and no way to take all places.
+const MAX_LIVE_EACH: usize = 64;
+
 /// When a buyer is told to come back while all places are taken.
 const BUSY: Refusal = Refusal::Busy { retry_after: Duration::from_secs(10) };
 
@@ -38,6 +40,15 @@ pub(super) struct Live {
     line: Line,
     size: Size,
     brake: Brake,
+}
+
+impl Live {
+    /// Takes a receipt: only what counts in the line lets go of the brake.
+    fn sign(&mut self, receipt: SignedReceipt) -> Result<u64, LineError> {
+        let counted = self.line.sign(receipt)?;
+        self.brake.handle_signed(counted);
+        Ok(counted)
+    }
 }
 
 /// How the books stand, for a buyer who asks.
@@ -68,7 +79,8 @@ impl Market {
         size: Size,
     ) -> Result<SignedQuote, Refusal> {
         let price = self.shop().price_of(&root).ok_or(Refusal::NotFound)?;
-        if self.live.len() >= MAX_LIVE {
+        let own = self.live.values().filter(|live| live.buyer == buyer).count();
+        if self.live.len() >= MAX_LIVE || own >= MAX_LIVE_EACH {
             return Err(BUSY);
         }
         self.grant(now, buyer, price);
@@ -129,7 +141,8 @@ impl Market {
         Ok(admitted)
     }
 
-    /// The buyer's stream is gone; `sent` bytes of payload had left in all. Its last receipt, if one came, counts.
+    /// The buyer's stream is gone; `sent` bytes of payload may have left in all, so they are counted before each write.
+    /// Its last receipt, if one came, counts.
     pub fn handle_end(&mut self, now: Timestamp, quote: &QuoteId, sent: u64, receipt: Option<Signed>) {
         if let Some(receipt) = receipt {
             // A last receipt that does not count leaves a tail: nothing else follows from it.
@@ -197,9 +210,7 @@ impl Market {
     fn handle_receipt(&mut self, now: Timestamp, quote: &QuoteId, receipt: Signed) -> Result<(), Refusal> {
         let live = self.live.get_mut(quote).ok_or(Refusal::PriceMoved)?;
         let receipt = SignedReceipt::parse(receipt, &live.buyer).map_err(|_| Refusal::Malformed)?;
-        let units = receipt.units();
-        live.line.sign(receipt).map_err(|_| Refusal::Malformed)?;
-        live.brake.handle_signed(units);
+        live.sign(receipt).map_err(|_| Refusal::Malformed)?;
         let buyer = live.buyer;
         self.stage_live(quote);
         self.stage_consequences(buyer, Direction::Sold, now);
@@ -208,32 +219,38 @@ impl Market {
 
     /// Takes a receipt that came outside its session; the units that count under its quote now.
     ///
-    /// A quote that is not known was folded, when both sides had the same count: it is acknowledged as it stands.
+    /// A quote that is not known was folded: it is acknowledged as it stands. One that does not count is answered with
+    /// what does, and one that is not news is not written again.
     fn take_receipt(&mut self, buyer: PeerId, receipt: SignedReceipt) -> u64 {
         let (id, units) = (receipt.quote_id(), receipt.units());
         if let Some(live) = self.live.get_mut(&id).filter(|live| live.buyer == buyer) {
-            live.brake.handle_signed(units);
-            let _ = live.line.sign(receipt);
-            let counted = live.line.signed_units();
-            self.stage_live(&id);
+            let before = live.line.signed_units();
+            let counted = live.sign(receipt).unwrap_or(before);
+            if counted > before {
+                self.stage_live(&id);
+            }
             return counted;
         }
         let known = self.account(&buyer, Direction::Sold).and_then(|account| account.line(&id));
         let Some(mut line) = known.cloned() else {
             return units;
         };
-        if line.sign(receipt).is_ok() {
-            self.stage(buyer, Direction::Sold, Change::Line(line.clone()));
+        let before = line.signed_units();
+        let counted = line.sign(receipt).unwrap_or(before);
+        if counted > before {
+            self.stage(buyer, Direction::Sold, Change::Line(line));
         }
-        line.signed_units()
+        counted
     }
 
-    /// Brings a live line into the account. Free quotes stay out of it: they can't be owed, and cost a stranger nothing.
+    /// Brings a live line into the account, from the first admission to the end of the stream. Free quotes stay out of
+    /// it: they can't be owed, and cost a stranger nothing.
     fn stage_live(&mut self, quote: &QuoteId) {
         let Some(live) = self.live.get(quote) else {
             return;
         };
-        let used = live.line.admitted_units() > 0;
+        let held = self.account(&live.buyer, Direction::Sold).is_some_and(|account| account.line(quote).is_some());
+        let used = held || live.line.admitted_units() > 0;
         if used && live.line.quote().quote().price > Price::FREE {
             self.stage(live.buyer, Direction::Sold, Change::Line(live.line.clone()));
         }

@@ -45,7 +45,7 @@ pub enum AdvanceError {
         /// Its fee, in sat.
         fee_sat: u64,
     },
-    /// What the person allowed is less than the seller takes.
+    /// What the person allowed is less than the seller takes, or would not get the first unit: paid for nothing.
     #[error("{word_sat} sat were allowed, the seller takes no less than {amount_sat} sat")]
     TooSmall {
         /// What was allowed, in sat.
@@ -80,7 +80,7 @@ pub fn plan_advance(
     let needed = cheapest(&[&rail], missing.ceil_sat());
     let (needed_sat, fee_sat) = needed.map_or((missing.ceil_sat(), 0), |cost| (cost.amount_sat, cost.fee_sat));
     let amount_sat = match word_sat {
-        Some(word_sat) if word_sat < rail.min_sat => {
+        Some(word_sat) if word_sat < needed_sat => {
             return Err(AdvanceError::TooSmall { word_sat, amount_sat: needed_sat });
         }
         Some(word_sat) => word_sat,
