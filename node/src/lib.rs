@@ -1,3 +1,14 @@
-//! Placeholder.
+//! A Pedlar node: sessions, disk, the local API and the command line, wired to the swarm, the wallet and the market.
 
+mod accounts;
 pub mod blobs;
+pub mod config;
+mod driver;
+pub mod home;
+pub mod node;
+mod purchase;
+mod service;
+mod services;
+mod session;
+mod shop;
+mod store;

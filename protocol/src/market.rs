@@ -62,6 +62,7 @@ pub struct Market {
     book: Book,
     clock: OfferClock,
     offer_sequence: u64,
+    offered: bool,
     staged: VecDeque<Entry>,
     staged_in_all: u64,
 }
@@ -84,6 +85,7 @@ impl Market {
             shop: Shop::default(),
             clock: OfferClock::new(now),
             offer_sequence: 0,
+            offered: false,
             staged: VecDeque::new(),
             staged_in_all: 0,
         }

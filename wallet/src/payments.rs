@@ -41,9 +41,18 @@ pub struct Payment {
     pub created_ms: u64,
     /// Known once signed; an id never gets another one.
     pub txid: Option<Txid>,
+    /// The output that pays; known once signed.
+    pub vout: Option<u32>,
     /// Known once signed.
     pub fee_sat: Option<u64>,
     pub state: PaymentState,
+}
+
+impl Payment {
+    /// The output that pays, once signed.
+    pub fn outpoint(&self) -> Option<OutPoint> {
+        Some(OutPoint::new(self.txid?, self.vout?))
+    }
 }
 
 /// How far a payment is.
@@ -67,7 +76,7 @@ pub enum PaymentState {
 
 /// The states in which a transaction may still have to be sent, so that its coins are not to be spent otherwise.
 const LIVE: &str = "state IN (1, 2, 5)";
-const COLUMNS: &str = "id, address, sat, created_ms, state, txid, fee_sat, height, depth, rival";
+const COLUMNS: &str = "id, address, sat, created_ms, state, txid, vout, fee_sat, height, depth, rival";
 
 impl State {
     /// Pays `sat` to `address` under `id`, or returns the payment that this id already is.
@@ -94,7 +103,7 @@ impl State {
             self.commit(|tx| tx.execute("DELETE FROM pedlar_payments WHERE id = ?1", [terms.id.0]))?;
         }
         let (tx, fee_sat) = signed?;
-        self.insert_signed(terms.id, &tx, fee_sat)?;
+        self.insert_signed(terms, &tx, fee_sat)?;
         // Only now, when the row is safe: the coins must not look spent by a transaction that nobody will send.
         self.wallet.apply_unconfirmed_txs([(tx, now_ms / 1000)]);
         self.commit(|_| Ok(()))?;
@@ -160,11 +169,14 @@ impl State {
         Ok(())
     }
 
-    fn insert_signed(&mut self, id: PaymentId, signed: &Transaction, fee_sat: u64) -> Result<(), StoreError> {
-        let sql =
-            format!("UPDATE pedlar_payments SET state = {SIGNED}, txid = ?2, raw = ?3, fee_sat = ?4 WHERE id = ?1");
+    fn insert_signed(&mut self, terms: &Terms, signed: &Transaction, fee_sat: u64) -> Result<(), StoreError> {
+        let sql = format!(
+            "UPDATE pedlar_payments SET state = {SIGNED}, txid = ?2, vout = ?3, raw = ?4, fee_sat = ?5 WHERE id = ?1"
+        );
         let txid = signed.compute_txid().to_byte_array();
-        self.commit(|tx| tx.execute(&sql, params![id.0, txid, serialize(signed), fee_sat]))?;
+        let script = terms.address.script_pubkey();
+        let vout = signed.output.iter().position(|output| output.script_pubkey == script);
+        self.commit(|tx| tx.execute(&sql, params![terms.id.0, txid, vout, serialize(signed), fee_sat]))?;
         Ok(())
     }
 }
@@ -227,6 +239,7 @@ fn read_payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
         sat: row.get("sat")?,
         created_ms: row.get("created_ms")?,
         txid: row.get::<_, Option<_>>("txid")?.map(Txid::from_byte_array),
+        vout: row.get("vout")?,
         fee_sat: row.get("fee_sat")?,
         state: match state {
             INTENT => PaymentState::Intent,

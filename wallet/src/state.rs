@@ -46,6 +46,7 @@ CREATE TABLE pedlar_payments (
     created_ms INTEGER NOT NULL,
     state      INTEGER NOT NULL,
     txid       BLOB,
+    vout       INTEGER,              -- of the output that pays
     raw        BLOB,
     fee_sat    INTEGER,
     height     INTEGER,

@@ -144,6 +144,18 @@ impl Download {
         if part_exists { Self::resume(root, size, paths) } else { Self::begin(root, size, paths) }
     }
 
+    /// Whether a download to `dest` was begun and not finished.
+    #[must_use]
+    pub fn exists(dest: &Path) -> bool {
+        Paths::new(dest).part.exists()
+    }
+
+    /// The object's length.
+    #[must_use]
+    pub const fn size(&self) -> Size {
+        self.size
+    }
+
     /// Keeps a verified part of this download's object.
     ///
     /// Every [`CHECKPOINT_GROUPS`] groups this includes a [`checkpoint`](Self::checkpoint).

@@ -32,12 +32,19 @@ pub struct Goods {
 /// What is for sale.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shop {
+    closed: bool,
     price: Option<Price>,
     goods: BTreeMap<Root, Goods>,
 }
 
 impl Shop {
-    /// The price of roots without their own; nothing while chunks are not sold.
+    /// Whether the owner has stopped selling: what is published stays, and nothing is sold.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The price of roots without their own.
     #[must_use]
     pub const fn price(&self) -> Option<Price> {
         self.price
@@ -51,12 +58,16 @@ impl Shop {
     /// What an object costs; nothing where it is not sold.
     #[must_use]
     pub fn price_of(&self, root: &Root) -> Option<Price> {
-        self.goods.get(root)?.price.or(self.price)
+        let goods = self.goods.get(root).filter(|_| !self.closed)?;
+        goods.price.or(self.price)
     }
 
-    /// The dearest price of any root.
+    /// The dearest price of any root; nothing while nothing is sold.
     #[must_use]
     pub fn ceiling(&self) -> Option<Price> {
+        if self.closed {
+            return None;
+        }
         let own = self.goods.values().filter_map(|goods| goods.price).max();
         self.price.max(own)
     }
@@ -77,9 +88,10 @@ impl Shop {
 }
 
 impl Market {
-    /// The owner sets the price of roots without their own, or stops selling (nothing): what was published stays.
-    pub fn handle_price(&mut self, now: Timestamp, price: Option<Price>) {
+    /// The owner sets the price of roots without their own, where there is one, and sells or stops selling.
+    pub fn handle_price(&mut self, now: Timestamp, price: Option<Price>, closed: bool) {
         self.shop.price = price;
+        self.shop.closed = closed;
         self.clock.changed(now);
     }
 
@@ -95,10 +107,10 @@ impl Market {
         self.shop.goods.remove(root).is_some()
     }
 
-    /// When the next offer is due; nothing while nothing was ever sold.
+    /// When the next offer is due; nothing while nothing is sold and everybody knows.
     #[must_use]
     pub fn offer_due(&self, now: Timestamp) -> Option<Timestamp> {
-        self.shop.ceiling().map(|_| self.clock.due(now))
+        (self.shop.ceiling().is_some() || self.offered).then(|| self.clock.due(now))
     }
 
     /// The offer to be gossiped now, if one is due; `random` is any fresh random number.
@@ -111,9 +123,12 @@ impl Market {
         addresses: &[Multiaddr],
         random: u64,
     ) -> Result<Option<SignedOffer>, OfferError> {
-        let Some(listing) = self.shop.listing().filter(|_| self.clock.due(now) <= now) else {
+        if self.offer_due(now).is_none_or(|due| due > now) {
             return Ok(None);
-        };
+        }
+        // An offer without a listing takes back the one before it.
+        let listing = self.shop.listing();
+        self.offered = listing.is_some();
         let stamp = self.clock.stamp(now, random);
         let offer = Offer {
             network: self.network.clone(),
@@ -124,7 +139,7 @@ impl Market {
             addresses: addresses.iter().take(crate::offer::MAX_ADDRESSES).cloned().collect(),
             rails: BTreeSet::from([RailKind::Onchain]),
             terms: crate::offer::Terms { due_s: DUE_S, default_s: DEFAULT_S, min_topup_sat: self.terms.min_topup_sat },
-            listings: vec![listing],
+            listings: listing.into_iter().collect(),
         };
         self.offer_sequence = stamp.sequence;
         SignedOffer::sign(&self.key, offer).map(Some)

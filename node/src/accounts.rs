@@ -1,0 +1,234 @@
+//! The account stream: newest counters, and top-ups. Never refused for debt; the limits are everybody's (DESIGN.md 3).
+//!
+//! One request and one reply a stream, so nothing here is ever half done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p_identity::PeerId;
+use pedlar_net::{Multiaddr, NetHandle, OpenError, Stream};
+use pedlar_protocol::account::{OutPoint, Payment};
+use pedlar_protocol::id::{QuoteId, TopUpId};
+use pedlar_protocol::market::{NoTopUp, SyncError, Synced};
+use pedlar_protocol::money::Msat;
+use pedlar_protocol::refusal::Refusal;
+use pedlar_protocol::settlement::SignedTopUp;
+use pedlar_protocol::wire::{FrameKind, Signed};
+use pedlar_proto::v1::{self, account_reply, account_request};
+use prost::Message;
+use tokio::io::split;
+
+use crate::driver::{Driver, now};
+use crate::session::{FrameReader, FrameWriter, IoError};
+use crate::store::StoreError;
+
+/// The name of the protocol: `/pedlar/<network>/account/1`.
+pub(crate) const PROTOCOL: &str = "account";
+
+/// How long either side waits for the other.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Receipts in one exchange: with their envelopes they fill two thirds of the largest frame.
+const MAX_RECEIPTS: usize = 64;
+
+/// When to come back while the journal can't be written.
+const NOT_YET: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(30) };
+
+/// Why an exchange came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    /// No stream.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The stream broke.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The reply means nothing.
+    #[error("the peer sent a bad reply")]
+    Malformed,
+    /// The peer won't.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The seller's top-up is not paid.
+    #[error(transparent)]
+    TopUp(#[from] NoTopUp),
+    /// The seller's word on the books can't stand.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// Our journal.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How a seller's books stand towards us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SellersView {
+    pub(crate) paid: Msat,
+    pub(crate) spent: Msat,
+    /// What could be bought now without paying.
+    pub(crate) available: Msat,
+    pub(crate) min_topup_sat: u64,
+    pub(crate) tip_height: u64,
+}
+
+/// Answers one request of a peer.
+pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
+    let (read, write) = split(stream);
+    let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+    let Ok(frame) = reader.next_within(DEADLINE).await else {
+        return;
+    };
+    let request = v1::AccountRequest::decode(frame.payload).ok().and_then(|request| request.request);
+    let reply = match request {
+        Some(account_request::Request::Sync(sync)) => answer_sync(&driver, peer, sync).await,
+        Some(account_request::Request::Topup(request)) => answer_topup(&driver, peer, &request).await,
+        None => Err(Refusal::Malformed),
+    };
+    let reply = reply.unwrap_or_else(|refusal| account_reply::Reply::Refused(refusal.to_wire()));
+    let reply = v1::AccountReply { reply: Some(reply) };
+    if writer.send(FrameKind::Control, &reply.encode_to_vec()).await.is_ok() {
+        writer.finish().await;
+    }
+}
+
+/// Tells a seller our newest receipts, and learns how its books stand.
+///
+/// # Errors
+/// [`ExchangeError`]; our books are as before, but for what the seller acknowledged.
+pub(crate) async fn sync(
+    driver: &Driver,
+    net: &NetHandle,
+    seller: PeerId,
+    addrs: Vec<Multiaddr>,
+) -> Result<SellersView, ExchangeError> {
+    loop {
+        let receipts = driver.read(|market| market.unacknowledged(&seller));
+        let told = receipts.iter().take(MAX_RECEIPTS).map(|receipt| receipt.signed().to_wire()).collect();
+        let request = account_request::Request::Sync(v1::Sync { receipts: told });
+        let account_reply::Reply::Sync(reply) = exchange(net, seller, addrs.clone(), request).await? else {
+            return Err(ExchangeError::Malformed);
+        };
+        let view = take_sync(driver, seller, reply).await?;
+        let left = driver.read(|market| market.unacknowledged(&seller)).len();
+        if receipts.len() <= MAX_RECEIPTS || left >= receipts.len() {
+            return Ok(view);
+        }
+    }
+}
+
+/// Asks a seller for its word on a top-up, and stores it.
+///
+/// # Errors
+/// [`ExchangeError`]; nothing is to be paid then.
+pub(crate) async fn request_topup(
+    driver: &Driver,
+    net: &NetHandle,
+    seller: PeerId,
+    addrs: Vec<Multiaddr>,
+    id: TopUpId,
+    amount_sat: u64,
+) -> Result<SignedTopUp, ExchangeError> {
+    let request = v1::TopUpRequest { id: id.0.to_vec().into(), amount_sat };
+    let reply = exchange(net, seller, addrs, account_request::Request::Topup(request)).await?;
+    let account_reply::Reply::Topup(signed) = reply else {
+        return Err(ExchangeError::Malformed);
+    };
+    let signed = Signed::from_wire(signed).map_err(|_| ExchangeError::Malformed)?;
+    Ok(driver.commit(|market| market.handle_topup(now(), seller, id, signed)).await??)
+}
+
+async fn exchange(
+    net: &NetHandle,
+    peer: PeerId,
+    addrs: Vec<Multiaddr>,
+    request: account_request::Request,
+) -> Result<account_reply::Reply, ExchangeError> {
+    let (read, write) = split(net.open(peer, addrs, PROTOCOL).await?);
+    let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+    let request = v1::AccountRequest { request: Some(request) };
+    writer.send(FrameKind::Control, &request.encode_to_vec()).await?;
+    let frame = reader.next_within(DEADLINE).await?;
+    writer.finish().await;
+    let reply = v1::AccountReply::decode(frame.payload).map_err(|_| ExchangeError::Malformed)?;
+    match reply.reply.ok_or(ExchangeError::Malformed)? {
+        account_reply::Reply::Refused(refused) => Err(ExchangeError::Refused(Refusal::from_wire(&refused))),
+        reply => Ok(reply),
+    }
+}
+
+async fn answer_sync(driver: &Driver, buyer: PeerId, sync: v1::Sync) -> Result<account_reply::Reply, Refusal> {
+    if sync.receipts.len() > MAX_RECEIPTS {
+        return Err(Refusal::Malformed);
+    }
+    let receipts = sync.receipts.into_iter().map(Signed::from_wire).collect::<Result<Vec<_>, _>>();
+    let receipts = receipts.map_err(|_| Refusal::Malformed)?;
+    let synced = driver.commit(|market| {
+        (market.handle_sync(now(), buyer, receipts), market.terms().min_topup_sat, market.tip_height())
+    });
+    let (synced, min_topup_sat, tip_height) = synced.await.map_err(|_| NOT_YET)?;
+    Ok(account_reply::Reply::Sync(wire_of(synced, min_topup_sat, tip_height)))
+}
+
+fn wire_of(synced: Synced, min_topup_sat: u64, tip_height: u64) -> v1::SyncReply {
+    let acknowledged = |(quote, units): (QuoteId, u64)| v1::Acknowledged { quote_id: quote.0.to_vec().into(), units };
+    let received = |payment: Payment| v1::Received {
+        topup_id: payment.topup.0.to_vec().into(),
+        txid: payment.outpoint.txid.to_vec().into(),
+        vout: payment.outpoint.vout,
+        amount_sat: payment.amount_sat,
+        height: payment.height,
+    };
+    v1::SyncReply {
+        lines: synced.lines.into_iter().map(acknowledged).collect(),
+        paid_msat: synced.tab.paid.msat(),
+        spent_msat: synced.tab.spent.msat(),
+        held_msat: synced.tab.held.msat(),
+        allowance_msat: synced.allowance.msat(),
+        min_topup_sat,
+        tip_height,
+        grant: synced.grant.map(|grant| grant.signed().to_wire()),
+        payments: synced.payments.into_iter().map(received).collect(),
+    }
+}
+
+async fn answer_topup(
+    driver: &Driver,
+    buyer: PeerId,
+    request: &v1::TopUpRequest,
+) -> Result<account_reply::Reply, Refusal> {
+    let id = TopUpId::try_from(request.id.as_ref()).map_err(|_| Refusal::Malformed)?;
+    let topup = driver.give_topup(buyer, id, request.amount_sat).await?;
+    Ok(account_reply::Reply::Topup(topup.signed().to_wire()))
+}
+
+async fn take_sync(driver: &Driver, seller: PeerId, reply: v1::SyncReply) -> Result<SellersView, ExchangeError> {
+    let acknowledged = |line: &v1::Acknowledged| Some((QuoteId::try_from(line.quote_id.as_ref()).ok()?, line.units));
+    let lines = reply.lines.iter().map(acknowledged).collect::<Option<Vec<_>>>().ok_or(ExchangeError::Malformed)?;
+    let payments = reply.payments.iter().map(payment_of).collect::<Option<Vec<_>>>().ok_or(ExchangeError::Malformed)?;
+    let grant = reply.grant.map(Signed::from_wire).transpose().map_err(|_| ExchangeError::Malformed)?;
+    driver.commit(|market| market.handle_synced(now(), seller, &lines, grant, &payments)).await??;
+    let (paid, spent) = (Msat::new(reply.paid_msat), Msat::new(reply.spent_msat));
+    let covered = paid.saturating_add(Msat::new(reply.allowance_msat));
+    Ok(SellersView {
+        paid,
+        spent,
+        available: covered.saturating_sub(spent.saturating_add(Msat::new(reply.held_msat))),
+        min_topup_sat: reply.min_topup_sat,
+        tip_height: reply.tip_height,
+    })
+}
+
+/// A payment as the seller tells it: where it stands in the chain is judged by our own height.
+fn payment_of(wire: &v1::Received) -> Option<Payment> {
+    Some(Payment {
+        outpoint: OutPoint { txid: wire.txid.as_ref().try_into().ok()?, vout: wire.vout },
+        topup: TopUpId::try_from(wire.topup_id.as_ref()).ok()?,
+        amount_sat: wire.amount_sat,
+        height: wire.height,
+        depth: 0,
+        needed: 0,
+        repaid: Msat::ZERO,
+        fee_sat: 0,
+        ours: false,
+    })
+}

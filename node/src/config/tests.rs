@@ -1,0 +1,68 @@
+use super::*;
+
+fn load(file: &str, flags: Flags, env: &[(&str, &str)]) -> Result<(Config, Origins), ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, file).unwrap();
+    let lookup = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    Config::load(&path, flags, lookup)
+}
+
+fn error(file: &str) -> String {
+    load(file, Flags::new(), &[]).unwrap_err().to_string()
+}
+
+#[test]
+fn everything_has_a_default() {
+    let (config, origins) = Config::load(Path::new("/nowhere/config.toml"), Flags::new(), |_| None).unwrap();
+    assert_eq!(config.network, Network::Signet);
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!((config.credit.grant, config.credit.cap.floor_sat()), (Msat::ZERO, 100_000));
+    assert_eq!((config.fees.max_sat_vb, config.limits.max_window), (100, MAX_WINDOW));
+    assert!(origins.is_empty());
+}
+
+#[test]
+fn a_flag_beats_the_environment_beats_the_file() {
+    let file = "min_topup_sat = 1\nlog = \"warn\"\n\n[fees]\nmax_sat_vb = 7\n";
+    let flags = Flags::from([("min_topup_sat", vec!["3".to_owned()]), ("listen", Vec::new())]);
+    let env = [("PEDLAR_MIN_TOPUP_SAT", "2"), ("PEDLAR_LOG", "debug")];
+    let (config, origins) = load(file, flags, &env).unwrap();
+    assert_eq!((config.min_topup_sat, config.log.as_str(), config.fees.max_sat_vb), (3, "debug", 7));
+    assert_eq!(origins["min_topup_sat"], Origin::Flag);
+    assert_eq!(origins["log"], Origin::Env("PEDLAR_LOG".to_owned()));
+    assert!(matches!(origins["fees.max_sat_vb"], Origin::File { line: 5, .. }));
+    assert!(!origins.contains_key("listen"), "a flag that was not given says nothing");
+}
+
+#[test]
+fn values_are_written_with_their_units() {
+    let file = "electrum = [\"tcp://127.0.0.1:1\", \"ssl://a.example:2\"]\nmin_topup_sat = \"500 sat\"\n\
+                [credit]\ngrant_sat = \"1sat\"\ncap_sat = 9\n[limits]\nmax_window = \"64KiB\"\n";
+    let (config, _) =
+        load(file, Flags::new(), &[("PEDLAR_BOOTSTRAP", "/ip4/127.0.0.1/tcp/1, /ip6/::1/tcp/2")]).unwrap();
+    assert_eq!(config.electrum.len(), 2);
+    assert_eq!(config.bootstrap.len(), 2);
+    assert_eq!((config.min_topup_sat, config.limits.max_window), (500, 65_536));
+    assert_eq!((config.credit.grant.msat(), config.credit.cap.msat()), (1_000, 9_000));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let message = error("network = \"regtest\"\n\n# fees\n[fees]\nmax = 3\n");
+    assert!(message.contains("line 5: there is no setting `fees.max`; there is: network, "), "{message}");
+    let message = error("electrun = []\nzzz = 1\n");
+    assert!(message.contains("line 1: there is no setting `electrun`"), "{message}");
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_line_and_reason() {
+    let message = error("log = \"info\"\nnetwork = \"bitcoin\"\n");
+    assert!(message.contains("line 2: network = \"bitcoin\": bitcoin is refused until"), "{message}");
+    assert!(error("network = [\"signet\", \"regtest\"]").contains("one value is expected"));
+    assert!(error("min_topup_sat = \"1.5sat\"").contains("whole sat"));
+    assert!(error("electrum = [\"a:1\"]").contains("line 1: electrum = \"a:1\": a server is given as"));
+    assert!(error("network_id = \"xyz\"").contains("8 hex digits"));
+    assert!(error("limits.max_window = \"many\"").contains("64KiB"));
+    assert!(error("log = \n").contains("line 1"));
+}

@@ -1,0 +1,207 @@
+//! Between the market, the journal and the wallet: every decision is stored before its effect, and every fact of the
+//! wallet is told to the market. The one file that speaks both `Msat` and sat, `PeerId` and payee.
+//!
+//! **Invariant:** the market's lock is never held across an await, and nothing that [`Driver::commit`] answers leaves
+//! the node before it returns.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bitcoin::Address;
+use bitcoin::hashes::Hash;
+use libp2p_identity::PeerId;
+use pedlar_protocol::account::{Direction, OutPoint};
+use pedlar_protocol::book::Book;
+use pedlar_protocol::id::{PayeeId, TopUpId};
+use pedlar_protocol::market::{Incoming, Market, Outgoing, TOPUP_LIFE, TopUpStep};
+use pedlar_protocol::refusal::Refusal;
+use pedlar_protocol::settlement::SignedTopUp;
+use pedlar_protocol::time::Timestamp;
+use pedlar_wallet as wallet;
+use pedlar_wallet::{IncomingState, PaymentId, PaymentState, PayeeRef, WalletEvent, WalletHandle};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{SharedMarket, Store, StoreError, lock};
+
+/// When a buyer is told to come back while no address can be made.
+const NO_ADDRESS: Refusal = Refusal::NotYet { retry_after: std::time::Duration::from_secs(600) };
+
+/// The time, for all that is not tested with another clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The market with what makes its decisions durable and real.
+pub(crate) struct Driver {
+    market: SharedMarket,
+    store: Store,
+    wallet: WalletHandle,
+    network: wallet::Network,
+    money: watch::Sender<u64>,
+    stopping: CancellationToken,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        market: SharedMarket,
+        store: Store,
+        wallet: WalletHandle,
+        network: wallet::Network,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { market, store, wallet, network, money: watch::channel(0).0, stopping }
+    }
+
+    /// Looks at the market; what is seen may not be stored yet, so it is for people, not for peers.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Market) -> T) -> T {
+        look(&lock(&self.market))
+    }
+
+    /// Changes the book, of which nothing is stored.
+    pub(crate) fn update_book<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
+        change(lock(&self.market).book_mut())
+    }
+
+    /// Changes the market, and answers when all that it staged is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it can't be stored now: the change stands and is stored later, but its answer must not leave.
+    pub(crate) async fn commit<T>(&self, change: impl FnOnce(&mut Market) -> T) -> Result<T, StoreError> {
+        let (answer, number) = {
+            let mut market = lock(&self.market);
+            let answer = change(&mut market);
+            (answer, market.staged_in_all())
+        };
+        self.store.flushed(number).await?;
+        Ok(answer)
+    }
+
+    /// The chain that is paid on.
+    pub(crate) const fn network(&self) -> wallet::Network {
+        self.network
+    }
+
+    /// The wallet.
+    pub(crate) const fn wallet(&self) -> &WalletHandle {
+        &self.wallet
+    }
+
+    /// The journal.
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Resolves when the node goes down.
+    pub(crate) async fn stopping(&self) {
+        self.stopping.cancelled().await;
+    }
+
+    /// Changes with each fact that the wallet told: to wait for money.
+    pub(crate) fn money(&self) -> watch::Receiver<u64> {
+        self.money.subscribe()
+    }
+
+    /// A buyer's request for a top-up, with the address that the wallet makes for it; all stored.
+    ///
+    /// # Errors
+    /// [`Refusal`] for the buyer.
+    pub(crate) async fn give_topup(&self, buyer: PeerId, id: TopUpId, amount_sat: u64) -> Result<SignedTopUp, Refusal> {
+        let step = self.commit(|market| market.handle_topup_request(now(), buyer, id, amount_sat)).await;
+        let payee = match step.map_err(|_| NO_ADDRESS)?? {
+            TopUpStep::Given(topup) => return Ok(*topup),
+            TopUpStep::NeedAddress(payee) => payee,
+        };
+        let expires_ms = now().saturating_add(TOPUP_LIFE).ms();
+        let address = self.wallet.address_for(PayeeRef(payee.0), expires_ms).await.map_err(|error| {
+            tracing::warn!(%buyer, %error, "no address for a top-up");
+            NO_ADDRESS
+        })?;
+        let address = address.to_string();
+        let given = self.commit(|market| market.handle_address(now(), buyer, id, amount_sat, payee, address)).await;
+        given.map_err(|_| NO_ADDRESS)
+    }
+
+    /// Tells the market what the wallet tells, until the wallet ends.
+    pub(crate) async fn follow_wallet(&self, mut events: mpsc::Receiver<WalletEvent>) {
+        while let Some(event) = events.recv().await {
+            let told = self.commit(|market| tell(market, event)).await;
+            if let Err(error) = told {
+                // It stays staged, and the wallet tells it again at the next start.
+                tracing::error!(%error, "a payment is not stored yet");
+            }
+            self.money.send_modify(|news| *news = news.wrapping_add(1));
+        }
+    }
+
+    /// Pays a top-up that the seller has signed, under its own id: the same call again pays nothing twice.
+    ///
+    /// # Errors
+    /// [`wallet::PayError`]; nothing was signed then.
+    pub(crate) async fn pay_topup(
+        &self,
+        id: TopUpId,
+        address: Address,
+        amount_sat: u64,
+        max_fee_sat: u64,
+    ) -> Result<wallet::Payment, wallet::PayError> {
+        self.wallet.pay(PaymentId(id.0), address, amount_sat, max_fee_sat).await
+    }
+
+    /// What is left with a seller, as our own books have it, in msat of paid less spent.
+    pub(crate) fn prepaid(&self, seller: &PeerId) -> pedlar_protocol::money::Msat {
+        self.read(|market| market.account(seller, Direction::Bought).map(|account| account.tab().prepaid()))
+            .unwrap_or_default()
+    }
+}
+
+fn tell(market: &mut Market, event: WalletEvent) {
+    match event {
+        WalletEvent::Tip { height } => market.handle_tip(u64::from(height)),
+        WalletEvent::Incoming(incoming) => {
+            let (height, depth) = match incoming.state {
+                IncomingState::Confirmed { height, depth, .. } => (height, depth),
+                IncomingState::Seen
+                | IncomingState::Replaced { .. }
+                | IncomingState::Evicted
+                | IncomingState::Reorged => (0, 0),
+            };
+            let outpoint = incoming.outpoint;
+            market.handle_incoming(
+                now(),
+                Incoming {
+                    payee: PayeeId(incoming.payee.0),
+                    outpoint: OutPoint { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout },
+                    amount_sat: incoming.sat,
+                    height: u64::from(height),
+                    depth,
+                },
+            );
+        }
+        WalletEvent::Outgoing(payment) => {
+            let Some(outpoint) = payment.outpoint() else {
+                return;
+            };
+            let (height, depth) = match payment.state {
+                PaymentState::Confirmed { height, depth } => (height, depth),
+                PaymentState::Final { height } => (height, wallet::FINAL_DEPTH),
+                PaymentState::Intent
+                | PaymentState::Signed
+                | PaymentState::Broadcast
+                | PaymentState::Replaced { .. }
+                | PaymentState::Conflicted { .. } => (0, 0),
+            };
+            market.handle_outgoing(
+                now(),
+                Outgoing {
+                    id: TopUpId(payment.id.0),
+                    outpoint: OutPoint { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout },
+                    amount_sat: payment.sat,
+                    fee_sat: payment.fee_sat.unwrap_or(0),
+                    height: u64::from(height),
+                    depth,
+                },
+            );
+        }
+    }
+}

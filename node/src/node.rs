@@ -1,0 +1,307 @@
+//! The running node: everything opened in order, the tasks between them, and the way down.
+//!
+//! ```text
+//! wallet thread ─ events ─▶ driver ─▶ market ◀─ sessions, account streams, gossip ◀─ net task
+//!                              └─▶ journal thread
+//! ```
+//!
+//! **Invariant:** four owners of mutable state and no more: the swarm task, the wallet thread, the journal thread, the
+//! market behind its lock.
+
+mod peers;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join;
+use libp2p_identity::ed25519;
+use pedlar_net::{GossipMessage, InboundStream, NetConfig, NetEvents, NetHandle, Verdict};
+use pedlar_protocol::book;
+use pedlar_protocol::credit::Rules;
+use pedlar_protocol::market::{Market, Terms};
+use pedlar_protocol::time::Timestamp;
+use pedlar_protocol::wire::{Network, NetworkError};
+use pedlar_wallet::{Keys, WalletConfig, WalletHandle};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::driver::{Driver, now};
+use crate::home::HomeLock;
+use crate::purchase::Buyer;
+use crate::service::{self, Service};
+use crate::shop::{Shelf, Shopkeeper};
+use crate::store::{Journal, JournalError, Store, StoreError, lock};
+use crate::{accounts, session};
+
+/// The context under which the identity is derived from the words.
+const IDENTITY: &str = "pedlar identity v1";
+
+/// How long the first block may take to be learned from a server, when the network is told by it.
+const NETWORK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long sessions have to sign and go when the node goes down.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How often the book forgets what has expired, and met peers are written down.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// Sessions and account streams at once: the net's own quota is 1,024 streams, so this only says so again.
+const MAX_STREAMS: usize = 1024;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The wallet.
+    #[error(transparent)]
+    Wallet(#[from] pedlar_wallet::OpenError),
+    /// The chain's first block is not known, and it names the network.
+    #[error("no Electrum server answers, and without its first block a regtest chain has no name")]
+    NoNetwork,
+    /// The network's name.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The swarm.
+    #[error(transparent)]
+    Net(#[from] pedlar_net::SpawnError),
+    /// The journal.
+    #[error("{0}")]
+    Journal(String),
+    /// The identity.
+    #[error("the identity can't be derived")]
+    Identity,
+    /// The system.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl From<JournalError> for StartError {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(error.to_string())
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Journal(error.to_string())
+    }
+}
+
+/// A node that is up.
+pub struct Node {
+    pub(crate) home: HomeLock,
+    pub(crate) config: Config,
+    pub(crate) driver: Arc<Driver>,
+    pub(crate) net: NetHandle,
+    pub(crate) shop: Arc<Shopkeeper>,
+    pub(crate) buyer: Buyer,
+    pub(crate) started: Timestamp,
+    pub(crate) stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Opens everything and starts its tasks; when this returns, the node listens.
+    ///
+    /// # Errors
+    /// [`StartError`] names what is in the way; nothing runs then.
+    pub async fn start(home: HomeLock, config: Config, keys: Keys) -> Result<Self, StartError> {
+        let secret = keys.derive(IDENTITY);
+        let (wallet, wallet_events) = open_wallet(&home, &config, keys).await?;
+        let network = network(&config, &wallet).await?;
+        let mut seed = Zeroizing::new(*secret);
+        let key = ed25519::SecretKey::try_from_bytes(seed.as_mut_slice()).map_err(|_| StartError::Identity)?;
+        let market = Market::new(key.into(), network.clone(), terms(&config), now());
+        let stopping = CancellationToken::new();
+        let driver = open_driver(&home, market, wallet, config.network, stopping.clone()).await?;
+        let (net, events) = pedlar_net::spawn(net_config(&home, &config, secret, &network)).await?;
+        let shelf = Arc::new(Shelf::default());
+        let shop = Shopkeeper::open(
+            Arc::clone(&driver),
+            net.clone(),
+            Arc::clone(&shelf),
+            home.home().outboards(),
+            home.home().blobs(),
+        );
+        let shop = Arc::new(shop.await?);
+        let buyer = Buyer::new(Arc::clone(&driver), net.clone(), &home.home().outboards());
+        let node = Self { home, config, driver, net, shop, buyer, started: now(), stopping, tasks: TaskTracker::new() };
+        node.spawn_tasks(service::all(&shelf), events, wallet_events);
+        Ok(node)
+    }
+
+    /// Runs until `stop` resolves or somebody asked the node to go down, then ends it: within ten seconds, and with
+    /// every receipt that came stored.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = stop => {}
+            () = self.stopping.cancelled() => {}
+        }
+        self.stopping.cancel();
+        self.tasks.close();
+        if timeout(GOODBYE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+        self.net.shutdown().await;
+        self.driver.wallet().shutdown().await;
+        self.driver.store().shutdown().await;
+    }
+
+    /// The tasks that end with the node; purchases are tracked with them.
+    pub(crate) const fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    fn spawn_tasks(
+        &self,
+        services: Vec<Arc<dyn Service>>,
+        events: NetEvents,
+        wallet_events: mpsc::Receiver<pedlar_wallet::WalletEvent>,
+    ) {
+        let driver = Arc::clone(&self.driver);
+        let until = self.stopping.clone();
+        self.tasks.spawn(async move {
+            until.run_until_cancelled(driver.follow_wallet(wallet_events)).await;
+        });
+        let shop = Arc::clone(&self.shop);
+        self.tasks.spawn(async move { shop.run().await });
+        let NetEvents { streams, messages, peers } = events;
+        let (driver, tasks, until) = (Arc::clone(&self.driver), self.tasks.clone(), self.stopping.clone());
+        self.tasks.spawn(async move {
+            until.run_until_cancelled(accept(driver, services, streams, tasks)).await;
+        });
+        let (driver, net, until) = (Arc::clone(&self.driver), self.net.clone(), self.stopping.clone());
+        self.tasks.spawn(async move {
+            until.run_until_cancelled(join(judge(&driver, &net, messages), tidy(&driver))).await;
+        });
+        let (path, until) = (self.home.home().peers(), self.stopping.clone());
+        self.tasks.spawn(async move { peers::remember(path, peers, until).await });
+    }
+}
+
+fn terms(config: &Config) -> Terms {
+    let credit = Rules { grant: config.credit.grant, cap: config.credit.cap, ..Rules::default() };
+    Terms { credit, min_topup_sat: config.min_topup_sat, max_window: config.limits.max_window }
+}
+
+async fn open_wallet(
+    home: &HomeLock,
+    config: &Config,
+    keys: Keys,
+) -> Result<(WalletHandle, mpsc::Receiver<pedlar_wallet::WalletEvent>), StartError> {
+    let mut wallet = WalletConfig::new(config.network, home.home().wallet().to_owned(), config.electrum.clone());
+    wallet.max_fee_rate_sat_vb = config.fees.max_sat_vb;
+    wallet.restore = home.home().restored_mark().exists();
+    let opened = tokio::task::spawn_blocking(move || WalletHandle::open(wallet, keys)).await;
+    Ok(opened.map_err(std::io::Error::other)??)
+}
+
+/// Signet is one network; a regtest chain is named by its first block, so that two of them never meet.
+async fn network(config: &Config, wallet: &WalletHandle) -> Result<Network, StartError> {
+    match (config.network, &config.network_id) {
+        (pedlar_wallet::Network::Signet, _) => return Ok("signet".parse()?),
+        (pedlar_wallet::Network::Regtest, Some(id)) => return Ok(format!("regtest-{id}").parse()?),
+        (pedlar_wallet::Network::Regtest, None) => {}
+    }
+    let mut status = wallet.status();
+    let named = async {
+        loop {
+            if let Ok(Some(block)) = wallet.block_1().await {
+                return block.to_string();
+            }
+            // Changes with each try to reach a server.
+            if status.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
+    let block = timeout(NETWORK_DEADLINE, named).await.map_err(|_| StartError::NoNetwork)?;
+    let id: String = block.chars().take(8).collect();
+    Ok(format!("regtest-{id}").parse()?)
+}
+
+async fn open_driver(
+    home: &HomeLock,
+    mut market: Market,
+    wallet: WalletHandle,
+    chain: pedlar_wallet::Network,
+    stopping: CancellationToken,
+) -> Result<Arc<Driver>, StartError> {
+    let (path, me) = (home.home().journal(), market.me());
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&path, &me)).await;
+    let (journal, entries) = opened.map_err(std::io::Error::other)??;
+    entries.iter().for_each(|entry| market.restore(entry));
+    market.handle_tip(u64::from(wallet.status().borrow().tip_height));
+    market.handle_restored();
+    let market = Arc::new(Mutex::new(market));
+    let store = Store::start(journal, Arc::clone(&market))?;
+    let number = lock(&market).staged_in_all();
+    store.flushed(number).await?;
+    Ok(Arc::new(Driver::new(market, store, wallet, chain, stopping)))
+}
+
+fn net_config(home: &HomeLock, config: &Config, secret: Zeroizing<[u8; 32]>, network: &Network) -> NetConfig {
+    NetConfig {
+        secret,
+        network: network.to_string(),
+        protocols: vec!["chunks", accounts::PROTOCOL],
+        topic: "offers",
+        listen: config.listen.clone(),
+        bootstrap: config.bootstrap.clone(),
+        remembered: peers::load(&home.home().peers()),
+        external: config.external.clone(),
+        kad_server: config.network == pedlar_wallet::Network::Regtest,
+        limits: pedlar_net::Limits::default(),
+    }
+}
+
+/// Hands each stream to its protocol.
+async fn accept(
+    driver: Arc<Driver>,
+    services: Vec<Arc<dyn Service>>,
+    mut streams: mpsc::Receiver<InboundStream>,
+    tasks: TaskTracker,
+) {
+    while let Some(InboundStream { peer, protocol, stream }) = streams.recv().await {
+        if tasks.len() >= MAX_STREAMS {
+            continue;
+        }
+        let driver = Arc::clone(&driver);
+        if protocol == accounts::PROTOCOL {
+            tasks.spawn(accounts::answer(driver, peer, stream));
+        } else if let Some(service) = services.iter().find(|service| service.name() == protocol) {
+            tasks.spawn(session::sell(driver, Arc::clone(service), peer, stream));
+        }
+    }
+}
+
+/// Judges offers before they are forwarded.
+async fn judge(driver: &Driver, net: &NetHandle, mut messages: mpsc::Receiver<GossipMessage>) {
+    while let Some(GossipMessage { id, source, data }) = messages.recv().await {
+        let random = getrandom::u64().unwrap_or_default();
+        let bytes = Bytes::from(data);
+        let verdict = driver.update_book(|book| book.receive(now(), &bytes, random));
+        let verdict = match verdict {
+            book::Verdict::Accept => Verdict::Accept,
+            book::Verdict::Ignore(_) => Verdict::Ignore,
+            book::Verdict::Reject(error) => {
+                tracing::debug!(%source, %error, "an offer is rejected");
+                Verdict::Reject
+            }
+        };
+        net.verdict(id, source, verdict).await;
+    }
+}
+
+async fn tidy(driver: &Driver) {
+    let mut tick = interval(TIDY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        driver.update_book(|book| book.expire(now()));
+    }
+}

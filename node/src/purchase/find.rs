@@ -1,0 +1,159 @@
+//! Who has an object, and what it costs there.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter, Result as FmtResult};
+
+use futures::StreamExt;
+use futures::stream;
+use libp2p_identity::PeerId;
+use pedlar_net::{Multiaddr, NetHandle, OpenError};
+use pedlar_protocol::account::Direction;
+use pedlar_protocol::content::{Link, Root};
+use pedlar_protocol::money::{Msat, Price};
+
+use crate::accounts;
+use crate::driver::{Driver, now};
+use crate::purchase::{Buyer, OrderError};
+use crate::session::{BuyFailure, Offered};
+
+/// Sellers asked for: more quotes cost time and change the price little.
+const MAX_SELLERS: usize = 20;
+
+/// Sellers asked at a time.
+const AT_ONCE: usize = 8;
+
+/// A seller with its quote, and an open stream to buy over.
+pub(crate) struct Found {
+    pub(crate) seller: PeerId,
+    pub(crate) addrs: Vec<Multiaddr>,
+    pub(crate) offered: Offered,
+    /// What could be bought there now without paying.
+    pub(crate) available: Msat,
+    /// The smallest advance it takes, in sat.
+    pub(crate) min_topup_sat: u64,
+    /// What it has served us so far.
+    pub(crate) served: Msat,
+}
+
+/// Why a seller is none.
+#[derive(Debug)]
+pub(crate) struct SellerFailure {
+    pub(crate) seller: PeerId,
+    pub(crate) why: Why,
+}
+
+/// What went wrong with it.
+#[derive(Debug)]
+pub(crate) enum Why {
+    /// It could not be reached.
+    Unreachable(OpenError),
+    /// It was reached.
+    Buying(BuyFailure),
+}
+
+impl SellerFailure {
+    pub(crate) const fn buying(seller: PeerId, failure: BuyFailure) -> Self {
+        Self { seller, why: Why::Buying(failure) }
+    }
+}
+
+impl Display for SellerFailure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        match &self.why {
+            Why::Unreachable(error) => write!(f, "{}: {error}", self.seller),
+            Why::Buying(failure) => write!(f, "{}: {failure}", self.seller),
+        }
+    }
+}
+
+impl Buyer {
+    /// Everybody who has the object and quotes a price; the sellers that don't are told where none does.
+    pub(super) async fn find(&self, link: &Link) -> Result<Vec<Found>, OrderError> {
+        let (sellers, searched) = self.sellers(link).await;
+        if sellers.is_empty() {
+            return Err(OrderError::NotFound(searched));
+        }
+        let asked = stream::iter(sellers.into_iter().take(MAX_SELLERS));
+        let answers: Vec<Result<Found, SellerFailure>> =
+            asked.map(|(seller, addrs)| self.ask(link.root, seller, addrs)).buffer_unordered(AT_ONCE).collect().await;
+        let (mut found, mut failures) = (Vec::new(), Vec::new());
+        for answer in answers {
+            match answer {
+                Ok(one) => found.push(one),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let unreachable = failures.iter().all(|failure| matches!(failure.why, Why::Unreachable(_)));
+        Err(if unreachable { OrderError::Unreachable(failures) } else { OrderError::NoSeller(failures) })
+    }
+
+    /// Who may have it, with addresses; and what was searched, for people.
+    async fn sellers(&self, link: &Link) -> (BTreeMap<PeerId, Vec<Multiaddr>>, String) {
+        let me = self.driver.read(|market| market.me());
+        let mut sellers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+        for addr in &link.addrs {
+            if let Some(multiaddr::Protocol::P2p(peer)) = addr.iter().last() {
+                sellers.entry(peer).or_default().push(addr.clone());
+            }
+        }
+        let looked_up = self.net.providers(*link.root.as_bytes(), MAX_SELLERS).await;
+        let kademlia = match &looked_up {
+            Ok(providers) => format!("Kademlia ({} providers)", providers.len()),
+            Err(error) => format!("Kademlia ({error})"),
+        };
+        for provider in looked_up.unwrap_or_default() {
+            sellers.entry(provider.peer).or_default().extend(provider.addrs);
+        }
+        let known = self.driver.read(|market| {
+            let live = market.book().live(now());
+            live.map(|signed| {
+                let offer = signed.offer();
+                let titles = offer.listings.iter().flat_map(|listing| &listing.titles);
+                let has_it = titles.into_iter().any(|title| title.root == link.root);
+                has_it.then(|| (offer.seller, offer.addresses.clone()))
+            })
+            .collect::<Vec<_>>()
+        });
+        let offers = known.len();
+        for (seller, addrs) in known.into_iter().flatten() {
+            sellers.entry(seller).or_default().extend(addrs);
+        }
+        sellers.remove(&me);
+        (sellers, format!("{kademlia}, {offers} offers, {} addresses in the link", link.addrs.len()))
+    }
+
+    async fn ask(&self, root: Root, seller: PeerId, addrs: Vec<Multiaddr>) -> Result<Found, SellerFailure> {
+        let offered = ask(&self.driver, &self.net, seller, addrs.clone(), root).await;
+        let offered = offered.map_err(|failure| match failure {
+            BuyFailure::Open(error) => SellerFailure { seller, why: Why::Unreachable(error) },
+            failure => SellerFailure::buying(seller, failure),
+        })?;
+        let served = self.driver.read(|market| market.account(&seller, Direction::Bought).map(|account| account.spent()));
+        let (available, min_topup_sat) = match offered.quote.quote().price {
+            Price::FREE => (Msat::ZERO, 0),
+            _ => match accounts::sync(&self.driver, &self.net, seller, addrs.clone()).await {
+                Ok(view) => (view.available, view.min_topup_sat),
+                Err(error) => {
+                    tracing::debug!(%seller, %error, "a seller quotes and does not tell how its books stand");
+                    (Msat::ZERO, 0)
+                }
+            },
+        };
+        Ok(Found { seller, addrs, offered, available, min_topup_sat, served: served.unwrap_or_default() })
+    }
+}
+
+/// Asks one seller for its price.
+pub(super) async fn ask(
+    driver: &Driver,
+    net: &NetHandle,
+    seller: PeerId,
+    addrs: Vec<Multiaddr>,
+    root: Root,
+) -> Result<Offered, BuyFailure> {
+    let stream = net.open(seller, addrs, "chunks").await?;
+    Offered::ask(driver, seller, root, stream).await
+}

@@ -1,0 +1,5 @@
+//! The goods: one file each.
+
+mod chunks;
+
+pub(crate) use chunks::Chunks;

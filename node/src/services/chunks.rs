@@ -1,0 +1,85 @@
+//! Content by its root: published files, read and checked while they are sent.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use pedlar_protocol::content::Root;
+use pedlar_protocol::refusal::Refusal;
+use pedlar_protocol::session::Request;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use crate::blobs::{BlobReader, ReadError};
+use crate::service::{Delivery, Service};
+use crate::session::{Session, SessionError};
+use crate::shop::Shelf;
+
+/// Frames read ahead of the network: 1 MiB, enough that neither the disk nor the stream waits for the other.
+const READ_AHEAD: usize = 4;
+
+/// When to ask again for a file that the system can't read at this moment.
+const UNREADABLE: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(60) };
+
+/// Sells what is on the shelf.
+pub(crate) struct Chunks {
+    shelf: Arc<Shelf>,
+}
+
+impl Chunks {
+    pub(crate) const fn new(shelf: Arc<Shelf>) -> Self {
+        Self { shelf }
+    }
+}
+
+impl Service for Chunks {
+    fn name(&self) -> &'static str {
+        "chunks"
+    }
+
+    fn quote(&self, request: Request) -> BoxFuture<'_, Result<Delivery, Refusal>> {
+        let Request::Chunks(root) = request;
+        quote(&self.shelf, root).boxed()
+    }
+}
+
+async fn quote(shelf: &Shelf, root: Root) -> Result<Delivery, Refusal> {
+    let blob = shelf.blob(&root).ok_or(Refusal::NotFound)?;
+    let size = blob.size;
+    let opened = spawn_blocking(move || BlobReader::open(&blob)).await;
+    let reader = opened.map_err(|_| UNREADABLE)?.map_err(|error| refusal_of(&root, &error))?;
+    let reader = Arc::new(reader);
+    Ok(Delivery { root, size, serve: Box::new(move |session| serve(session, root, reader).boxed()) })
+}
+
+async fn serve(session: &mut Session, root: Root, reader: Arc<BlobReader>) -> Result<(), SessionError> {
+    while let Some(groups) = session.next_range().await? {
+        let (sink, mut pieces) = mpsc::channel(READ_AHEAD);
+        let reader = Arc::clone(&reader);
+        let reading = spawn_blocking(move || {
+            reader.encode(groups, |piece| match sink.blocking_send(piece) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        });
+        while let Some(piece) = pieces.recv().await {
+            session.deliver(piece).await?;
+        }
+        let read = reading.await.map_err(|_| SessionError::Refused(UNREADABLE))?;
+        if let Err(error) = read {
+            return Err(SessionError::Refused(refusal_of(&root, &error)));
+        }
+    }
+    Ok(())
+}
+
+/// What a buyer is told of a file that can't be read, and the owner in the log.
+fn refusal_of(root: &Root, error: &ReadError) -> Refusal {
+    tracing::warn!(%root, %error, "a published file can't be delivered");
+    match error {
+        ReadError::Changed { .. } => Refusal::Changed,
+        _ => UNREADABLE,
+    }
+}

@@ -1,0 +1,9 @@
+//! Sessions over real streams: frames, the seller's side, the buyer's side.
+
+mod buyer;
+mod frames;
+mod seller;
+
+pub(crate) use buyer::{Bought, BuyFailure, Offered, Purchase};
+pub(crate) use frames::{FrameReader, FrameWriter, IoError};
+pub(crate) use seller::{Session, SessionError, sell};

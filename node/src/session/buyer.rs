@@ -1,0 +1,410 @@
+//! The buyer's side: ranges are wanted, verified and written on a thread of their own, signed for, and wanted again.
+//!
+//! ```text
+//! market: receipt ─▶ journal ─▶ Want ─▶ seller ─▶ frames ─▶ sink thread: verify, write, sync ─▶ market: receipt …
+//! ```
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+use pedlar_net::{OpenError, Stream};
+use pedlar_protocol::content::{GROUP_LEN, Groups, Item, OutOfRange, Root, Size, Verifier, VerifyError};
+use pedlar_protocol::market::BuyError;
+use pedlar_protocol::money::Msat;
+use pedlar_protocol::refusal::Refusal;
+use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
+use pedlar_protocol::session::{BuyerSession, BuyerViolation, CloseCode, Frame, FrameDecodeError, Request, Want};
+use pedlar_protocol::wire::FrameKind;
+use tokio::io::{ReadHalf, WriteHalf, split};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::{Download, WriteError};
+use crate::driver::{Driver, now};
+use crate::session::frames::{FrameReader, FrameWriter, IoError, RawFrame};
+use crate::store::StoreError;
+
+/// How long a seller may take to quote: it may have to open a file, and to sync its journal.
+const QUOTE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// No verified group for so long: go elsewhere.
+const STALL: Duration = Duration::from_secs(20);
+
+/// Frames between the stream and the sink thread: 2 MiB at the most.
+const SINK_QUEUE: usize = 8;
+
+/// Why a purchase from one seller ended before all was there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuyFailure {
+    /// The stream.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The seller won't.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The seller's quote is not bought under.
+    #[error(transparent)]
+    Quote(#[from] BuyError),
+    /// What came is not what was asked for.
+    #[error("wrong bytes: {0}")]
+    Integrity(#[from] VerifyError),
+    /// The seller breaks the protocol.
+    #[error("the seller breaks the protocol: {0}")]
+    Violation(#[from] BuyerViolation),
+    /// The seller's frame means nothing.
+    #[error("the seller sent a bad frame: {0}")]
+    Decode(#[from] FrameDecodeError),
+    /// A frame that has no place here.
+    #[error("the seller sent a frame out of order")]
+    Order,
+    /// The limit leaves no room for a further group.
+    #[error("the limit is reached")]
+    Limit,
+    /// No stream to the seller.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The owner stopped it.
+    #[error("interrupted")]
+    Interrupted,
+    /// Our own disk.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Our own journal.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl BuyFailure {
+    /// Whether the same seller may do better the next time: its connection broke, or its quote has ended.
+    pub(crate) const fn is_worth_another_try(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Refused(Refusal::PriceMoved))
+    }
+}
+
+impl From<OutOfRange> for BuyFailure {
+    fn from(_: OutOfRange) -> Self {
+        BuyerViolation::NotWanted.into()
+    }
+}
+
+/// A seller's price for the object, and the open stream to buy over.
+pub(crate) struct Offered {
+    pub(crate) quote: SignedQuote,
+    pub(crate) size: Size,
+    reader: FrameReader<ReadHalf<Stream>>,
+    writer: FrameWriter<WriteHalf<Stream>>,
+    traffic: Arc<pedlar_net::Traffic>,
+}
+
+impl Offered {
+    /// Asks a seller for its price.
+    ///
+    /// # Errors
+    /// [`BuyFailure`] says why there is none.
+    pub(crate) async fn ask(driver: &Driver, seller: PeerId, root: Root, stream: Stream) -> Result<Self, BuyFailure> {
+        let traffic = stream.traffic();
+        let (read, write) = split(stream);
+        let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+        writer.send(FrameKind::Control, &Frame::Open(Request::Chunks(root)).encode()).await?;
+        let signed = match Frame::decode(reader.next_within(QUOTE_DEADLINE).await?.payload)? {
+            Frame::Quote(signed) => signed,
+            Frame::Refused(refusal) => return Err(BuyFailure::Refused(refusal)),
+            _ => return Err(BuyFailure::Order),
+        };
+        let quote = driver.read(|market| market.handle_quote(now(), seller, root, signed))?;
+        let size = Size::new(quote.quote().size).ok_or(BuyerViolation::NotWanted)?;
+        Ok(Self { quote, size, reader, writer, traffic })
+    }
+
+    /// Ends the session without buying.
+    pub(crate) async fn decline(mut self) {
+        let close = Frame::Close { code: CloseCode::Price, receipt: None };
+        // It is over either way.
+        let _ = self.writer.send(FrameKind::Control, &close.encode()).await;
+        self.writer.finish().await;
+    }
+}
+
+/// What one session came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bought {
+    /// Bytes verified and written.
+    pub(crate) bytes: u64,
+    /// What they cost.
+    pub(crate) cost: Msat,
+    /// Bytes on the stream in both directions, frames and proofs included.
+    pub(crate) wire_bytes: u64,
+}
+
+impl Bought {
+    /// Adds what another session with the same seller came to.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.cost = self.cost.saturating_add(other.cost);
+        self.wire_bytes += other.wire_bytes;
+    }
+}
+
+/// A purchase into one download, from whoever quotes.
+pub(crate) struct Purchase<'a> {
+    pub(crate) driver: &'a Driver,
+    pub(crate) root: Root,
+    pub(crate) part: &'a Arc<Mutex<Download>>,
+    /// What it may cost.
+    pub(crate) limit: Option<Msat>,
+    /// Ends it in order: what came is signed for.
+    pub(crate) stop: &'a CancellationToken,
+}
+
+impl Purchase<'_> {
+    /// Buys what is missing under a quote; `progress` is called with the bytes of each verified group.
+    ///
+    /// The second value says why it ended before all was there; what was verified is written, signed for and stored.
+    pub(crate) async fn from(
+        self,
+        offered: Offered,
+        mut progress: impl FnMut(u64),
+    ) -> (Bought, Result<(), BuyFailure>) {
+        let price = offered.quote.quote().price;
+        let max_window = self.driver.read(|market| market.terms().max_window);
+        let mut trading = Trading {
+            session: BuyerSession::new(offered.size, price, self.limit, max_window),
+            sink: Sink::start(self.root, offered.size, Arc::clone(self.part)),
+            quote: offered.quote,
+            part: self.part,
+            driver: self.driver,
+            receipt: None,
+            reader: offered.reader,
+            writer: offered.writer,
+        };
+        let outcome = tokio::select! {
+            outcome = trading.trade(&mut progress) => outcome,
+            () = self.stop.cancelled() => Err(BuyFailure::Interrupted),
+        };
+        let outcome = trading.close(outcome).await;
+        let bytes = trading.session.verified();
+        let wire_bytes = offered.traffic.read() + offered.traffic.written();
+        (Bought { bytes, cost: trading.quote.charge(bytes), wire_bytes }, outcome)
+    }
+}
+
+/// One session while it is traded.
+struct Trading<'a> {
+    driver: &'a Driver,
+    quote: SignedQuote,
+    session: BuyerSession,
+    part: &'a Arc<Mutex<Download>>,
+    sink: Sink,
+    receipt: Option<SignedReceipt>,
+    reader: FrameReader<ReadHalf<Stream>>,
+    writer: FrameWriter<WriteHalf<Stream>>,
+}
+
+impl Trading<'_> {
+    async fn trade(&mut self, progress: &mut impl FnMut(u64)) -> Result<(), BuyFailure> {
+        loop {
+            self.want().await?;
+            if self.session.is_idle() {
+                return self.ended();
+            }
+            tokio::select! {
+                frame = self.reader.next_within(STALL), if self.sink.has_room() => self.take(frame?).await?,
+                news = self.sink.next() => self.handle_sunk(news?, progress).await?,
+            }
+        }
+    }
+
+    /// Wants ranges while the window allows, each with the newest receipt.
+    async fn want(&mut self) -> Result<(), BuyFailure> {
+        loop {
+            let missing_from = |from| lock(self.part).missing(from, u64::MAX);
+            let Some(groups) = self.session.poll_want(missing_from) else {
+                return Ok(());
+            };
+            let receipt = self.receipt.take().map(|receipt| receipt.signed().clone());
+            self.writer.send(FrameKind::Control, &Frame::Want(Want { groups, receipt }).encode()).await?;
+        }
+    }
+
+    /// Nothing is on its way and nothing is wanted: all is there, or the limit is reached.
+    fn ended(&self) -> Result<(), BuyFailure> {
+        if lock(self.part).is_complete() { Ok(()) } else { Err(BuyFailure::Limit) }
+    }
+
+    async fn take(&mut self, frame: RawFrame) -> Result<(), BuyFailure> {
+        if frame.kind == FrameKind::Data {
+            return self.sink.push(frame.payload);
+        }
+        match Frame::decode(frame.payload)? {
+            Frame::Serving(groups) => {
+                self.session.handle_serving(groups)?;
+                self.sink.begin(groups)
+            }
+            Frame::Refused(refusal) => Err(BuyFailure::Refused(refusal)),
+            _ => Err(BuyFailure::Order),
+        }
+    }
+
+    async fn handle_sunk(&mut self, news: Sunk, progress: &mut impl FnMut(u64)) -> Result<(), BuyFailure> {
+        match news {
+            Sunk::Group(bytes) => {
+                self.session.handle_verified(bytes);
+                progress(bytes);
+            }
+            Sunk::Range => {
+                self.session.handle_served();
+                self.sign().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Signs for all that is verified and written; the receipt is stored before it can be sent.
+    async fn sign(&mut self) -> Result<(), BuyFailure> {
+        let units = self.session.verified();
+        let quote = &self.quote;
+        let receipt = self.driver.commit(|market| market.handle_verified(now(), quote, units)).await?;
+        self.receipt = Some(receipt);
+        Ok(())
+    }
+
+    /// Signs for what came last, and says goodbye.
+    async fn close(&mut self, outcome: Result<(), BuyFailure>) -> Result<(), BuyFailure> {
+        for bytes in self.sink.drain().await {
+            self.session.handle_verified(bytes);
+        }
+        let signed = if self.session.verified() > 0 { self.sign().await } else { Ok(()) };
+        let code = match &outcome {
+            Ok(()) => CloseCode::Done,
+            Err(BuyFailure::Integrity(_)) => CloseCode::BadData,
+            Err(BuyFailure::Limit) => CloseCode::Limit,
+            Err(_) => CloseCode::ShuttingDown,
+        };
+        let receipt = self.receipt.take().map(|receipt| receipt.signed().clone());
+        let close = Frame::Close { code, receipt };
+        if self.writer.send(FrameKind::Control, &close.encode()).await.is_ok() {
+            self.writer.finish().await;
+        }
+        let (seller, id) = (self.quote.quote().seller, self.quote.id());
+        self.driver.commit(|market| market.handle_left(now(), &seller, &id)).await?;
+        outcome.and(signed)
+    }
+}
+
+/// What the sink thread has done.
+enum Sunk {
+    /// A group of so many bytes is verified and written.
+    Group(u64),
+    /// The range is complete, and synced.
+    Range,
+}
+
+enum Piece {
+    Range(Groups),
+    Bytes(Bytes),
+}
+
+/// The thread that verifies and writes, so that neither hashing nor the disk stops the connection.
+struct Sink {
+    pieces: Option<mpsc::Sender<Piece>>,
+    news: mpsc::Receiver<Result<Sunk, BuyFailure>>,
+}
+
+impl Sink {
+    fn start(root: Root, size: Size, download: Arc<Mutex<Download>>) -> Self {
+        let (pieces, inbox) = mpsc::channel(SINK_QUEUE);
+        // As many as a full queue of frames can prove: the thread never waits for its reader while it holds the file.
+        let (report, news) = mpsc::channel(SINK_QUEUE * GROUP_LEN as usize / 512);
+        let spawned = thread::Builder::new().name("sink".into()).spawn(move || {
+            if let Err(failure) = sink(root, size, &download, inbox, &report) {
+                // Nobody listens only when the purchase is over.
+                let _ = report.blocking_send(Err(failure));
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for a download");
+        }
+        Self { pieces: Some(pieces), news }
+    }
+
+    /// Whether a frame can be taken without waiting.
+    fn has_room(&self) -> bool {
+        self.pieces.as_ref().is_some_and(|pieces| pieces.capacity() > 0)
+    }
+
+    fn begin(&self, groups: Groups) -> Result<(), BuyFailure> {
+        self.put(Piece::Range(groups))
+    }
+
+    fn push(&self, bytes: Bytes) -> Result<(), BuyFailure> {
+        self.put(Piece::Bytes(bytes))
+    }
+
+    /// Frames are only read while there is room: a full queue is a peer that was never asked.
+    fn put(&self, piece: Piece) -> Result<(), BuyFailure> {
+        let pieces = self.pieces.as_ref().ok_or(BuyFailure::Order)?;
+        // A closed queue means that the thread has failed; what it says of it comes as news.
+        match pieces.try_send(piece) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(BuyFailure::Order),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Sunk, BuyFailure> {
+        self.news.recv().await.unwrap_or(Err(BuyFailure::Order))
+    }
+
+    /// Ends the thread; the bytes of the groups that it still wrote.
+    async fn drain(&mut self) -> Vec<u64> {
+        self.pieces = None;
+        let mut groups = Vec::new();
+        while let Some(news) = self.news.recv().await {
+            if let Ok(Sunk::Group(bytes)) = news {
+                groups.push(bytes);
+            }
+        }
+        groups
+    }
+}
+
+fn sink(
+    root: Root,
+    size: Size,
+    download: &Mutex<Download>,
+    mut inbox: mpsc::Receiver<Piece>,
+    report: &mpsc::Sender<Result<Sunk, BuyFailure>>,
+) -> Result<(), BuyFailure> {
+    let mut verifier: Option<Verifier> = None;
+    while let Some(piece) = inbox.blocking_recv() {
+        let mut bytes = match piece {
+            Piece::Range(groups) => {
+                verifier = Some(Verifier::new(root, size, groups)?);
+                // The empty object is one group of no bytes, and no frame.
+                Bytes::new()
+            }
+            Piece::Bytes(bytes) => bytes,
+        };
+        let verifying = verifier.as_mut().ok_or(BuyFailure::Order)?;
+        while let Some(verified) = verifying.next(&mut bytes)? {
+            lock(download).write(&verified)?;
+            if let Item::Group { .. } = verified.item() {
+                let _ = report.blocking_send(Ok(Sunk::Group(verified.payload_len())));
+            }
+        }
+        if verifying.is_complete() {
+            verifier = None;
+            // Before the receipt: what is signed for survives a crash.
+            lock(download).checkpoint()?;
+            let _ = report.blocking_send(Ok(Sunk::Range));
+        }
+    }
+    Ok(())
+}
+
+fn lock(download: &Mutex<Download>) -> std::sync::MutexGuard<'_, Download> {
+    // A download has no state that a panic could leave half done: its bits are set after its bytes.
+    download.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,120 @@
+//! Frames on a stream: four bytes of kind and length, then the payload (DECISIONS, Wire).
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pedlar_protocol::wire::{FrameError, FrameHeader, FrameKind, MAX_DATA_LEN};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{error::Elapsed, timeout};
+
+/// How long one frame may take to be written: a peer that stops reading is no buyer.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why no frame was read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IoError {
+    /// The stream.
+    #[error("the stream broke: {0}")]
+    Stream(#[from] io::Error),
+    /// The other side breaks the framing.
+    #[error("the peer sends no frames: {0}")]
+    Frame(#[from] FrameError),
+    /// Nothing came or went in time.
+    #[error("the peer does not answer")]
+    Slow(#[from] Elapsed),
+    /// The stream ended between two frames.
+    #[error("the peer closed the stream")]
+    Closed,
+}
+
+/// A frame as it came.
+#[derive(Debug)]
+pub(crate) struct RawFrame {
+    /// Control or data.
+    pub(crate) kind: FrameKind,
+    /// The payload: a part of the read buffer, not a copy.
+    pub(crate) payload: Bytes,
+}
+
+/// Reads frames; holds at most one and what came with it.
+pub(crate) struct FrameReader<R> {
+    io: R,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(crate) fn new(io: R) -> Self {
+        Self { io, buffer: BytesMut::new() }
+    }
+
+    /// The next frame. Cancelling it loses nothing: what was read stays in the buffer.
+    ///
+    /// # Errors
+    /// [`IoError`]; the stream is worth nothing after it.
+    pub(crate) async fn next(&mut self) -> Result<RawFrame, IoError> {
+        self.fill(FrameHeader::LEN).await?;
+        let mut bytes = [0; FrameHeader::LEN];
+        bytes.copy_from_slice(&self.buffer[..FrameHeader::LEN]);
+        let header = FrameHeader::parse(bytes)?;
+        let whole = FrameHeader::LEN + header.payload_len();
+        self.fill(whole).await?;
+        let payload = self.buffer.split_to(whole).freeze().slice(FrameHeader::LEN..);
+        Ok(RawFrame { kind: header.kind(), payload })
+    }
+
+    /// The next frame, if it comes within `limit`.
+    ///
+    /// # Errors
+    /// As [`FrameReader::next`], and [`IoError::Slow`].
+    pub(crate) async fn next_within(&mut self, limit: Duration) -> Result<RawFrame, IoError> {
+        timeout(limit, self.next()).await?
+    }
+
+    async fn fill(&mut self, len: usize) -> Result<(), IoError> {
+        while self.buffer.len() < len {
+            // A whole data frame at once: few large reads, whatever the next frame is.
+            self.buffer.reserve(MAX_DATA_LEN + FrameHeader::LEN);
+            if self.io.read_buf(&mut self.buffer).await? == 0 {
+                let between = self.buffer.is_empty();
+                return Err(if between { IoError::Closed } else { io::Error::from(io::ErrorKind::UnexpectedEof).into() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes frames, each in one piece.
+pub(crate) struct FrameWriter<W> {
+    io: W,
+    buffer: BytesMut,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    pub(crate) fn new(io: W) -> Self {
+        Self { io, buffer: BytesMut::new() }
+    }
+
+    /// Writes one frame, within the write deadline.
+    ///
+    /// # Errors
+    /// [`IoError`]; the stream is worth nothing after it.
+    pub(crate) async fn send(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), IoError> {
+        let header = FrameHeader::new(kind, payload.len())?;
+        self.buffer.clear();
+        self.buffer.put_slice(&header.to_bytes());
+        self.buffer.put_slice(payload);
+        timeout(WRITE_DEADLINE, async {
+            self.io.write_all(&self.buffer).await?;
+            self.io.flush().await
+        })
+        .await??;
+        Ok(())
+    }
+
+    /// Ends our direction, so that the last frame arrives before the stream goes.
+    pub(crate) async fn finish(&mut self) {
+        // The other side may be gone already, and then nothing is left to end.
+        let _ = timeout(WRITE_DEADLINE, self.io.shutdown()).await;
+    }
+}

@@ -1,0 +1,255 @@
+//! The journal thread: one SQLite file that holds what the market staged, and the index of published files.
+//!
+//! **Invariant:** entries are written in the order in which they were staged, and stay staged until the transaction that
+//! holds them is on the disk. Waiters that came together share one transaction (group commit).
+
+mod schema;
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use libp2p_identity::PeerId;
+use pedlar_protocol::account::{Entry, EntryError};
+use pedlar_protocol::market::Market;
+use rusqlite::{Connection, params};
+use tokio::sync::{oneshot, watch};
+
+pub(crate) use schema::SchemaError;
+
+/// Jobs that wait for the thread; each waits for at most one transaction, so a full queue only slows its senders.
+const JOBS: usize = 256;
+
+/// How long after a failed write the next is tried, when nobody asks earlier.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The market behind its lock: held for moments, never across an await.
+pub(crate) type SharedMarket = Arc<Mutex<Market>>;
+
+/// Why something is not stored.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The journal can't be written: nothing that depends on it is sent.
+    #[error("the journal can't be written: {0}")]
+    Write(Arc<str>),
+    /// The thread has ended.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// Why the journal can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    /// SQLite or the file.
+    #[error("the journal: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The file is of another version.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// A row is damaged.
+    #[error("the journal is damaged: {0}")]
+    Row(#[from] EntryError),
+}
+
+/// The journal's file, open and read.
+pub(crate) struct Journal {
+    db: Connection,
+}
+
+impl Journal {
+    /// Opens or makes the file, 0600, and reads its entries in order.
+    ///
+    /// # Errors
+    /// [`JournalError`] says what is wrong with the file; nothing is changed then.
+    pub(crate) fn open(path: &Path, me: &PeerId) -> Result<(Self, Vec<Entry>), JournalError> {
+        let db = schema::open(path)?;
+        let entries = {
+            let mut query = db.prepare("SELECT body FROM entries ORDER BY number")?;
+            let bodies = query.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+            bodies.map(|body| Ok(Entry::decode(&body?, me)?)).collect::<Result<_, JournalError>>()?
+        };
+        Ok((Self { db }, entries))
+    }
+}
+
+/// A question to the thread.
+type Question = Box<dyn FnOnce(&mut Connection) + Send>;
+
+enum Job {
+    Flush,
+    Ask(Question),
+    Stop,
+}
+
+/// How far the journal is.
+#[derive(Debug, Clone)]
+struct Progress {
+    stored: u64,
+    failures: u64,
+    error: Option<Arc<str>>,
+}
+
+/// The thread's handle; clones share it.
+#[derive(Clone)]
+pub(crate) struct Store {
+    jobs: SyncSender<Job>,
+    progress: watch::Receiver<Progress>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Store {
+    /// Starts the thread for this journal and the market that stages for it.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(crate) fn start(journal: Journal, market: SharedMarket) -> std::io::Result<Self> {
+        let (jobs, inbox) = sync_channel(JOBS);
+        let (report, progress) = watch::channel(Progress { stored: 0, failures: 0, error: None });
+        let writer = Writer { db: journal.db, market, report };
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(&inbox))?;
+        Ok(Self { jobs, progress, thread: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    /// Waits until the entries up to `number` are on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when a try to write them failed; they stay staged and are tried again.
+    pub(crate) async fn flushed(&self, number: u64) -> Result<(), StoreError> {
+        let mut progress = self.progress.clone();
+        let failures = progress.borrow().failures;
+        if progress.borrow().stored >= number {
+            return Ok(());
+        }
+        self.send(Job::Flush).await?;
+        let done = |now: &Progress| now.stored >= number || now.failures > failures;
+        let now = progress.wait_for(done).await.map_err(|_| StoreError::Closed)?;
+        match &now.error {
+            Some(error) if now.stored < number => Err(StoreError::Write(Arc::clone(error))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why the journal can't be written at this moment.
+    pub(crate) fn trouble(&self) -> Option<Arc<str>> {
+        self.progress.borrow().error.clone()
+    }
+
+    /// Runs a question on the thread, in one transaction of its own making.
+    ///
+    /// # Errors
+    /// [`StoreError`] when SQLite refuses or the thread has ended.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Ask(Box::new(move |db| drop(reply.send(question(db)))));
+        self.send(job).await?;
+        let answered = answer.await.map_err(|_| StoreError::Closed)?;
+        answered.map_err(|error| StoreError::Write(error.to_string().into()))
+    }
+
+    /// Writes what is staged and ends the thread.
+    pub(crate) async fn shutdown(&self) {
+        if self.send(Job::Stop).await.is_ok() {
+            let thread = self.thread.lock().unwrap_or_else(|dead| dead.into_inner()).take();
+            if let Some(thread) = thread {
+                // The thread's last act is a commit: at most one sync away.
+                let _ = tokio::task::spawn_blocking(|| thread.join()).await;
+            }
+        }
+    }
+
+    async fn send(&self, job: Job) -> Result<(), StoreError> {
+        let jobs = self.jobs.clone();
+        match jobs.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(StoreError::Closed),
+            Err(std::sync::mpsc::TrySendError::Full(job)) => {
+                let sent = tokio::task::spawn_blocking(move || jobs.send(job)).await;
+                sent.map_err(|_| StoreError::Closed)?.map_err(|_| StoreError::Closed)
+            }
+        }
+    }
+}
+
+/// Locks the market. A panic while it was held leaves money in an unknown state: the node ends, and starts anew from
+/// the journal.
+pub(crate) fn lock(market: &Mutex<Market>) -> MutexGuard<'_, Market> {
+    market.lock().unwrap_or_else(|_| {
+        tracing::error!("the market's state is not to be trusted after a panic: ending the node");
+        std::process::exit(1)
+    })
+}
+
+/// The thread's own side.
+struct Writer {
+    db: Connection,
+    market: SharedMarket,
+    report: watch::Sender<Progress>,
+}
+
+impl Writer {
+    fn run(mut self, inbox: &Receiver<Job>) {
+        loop {
+            let mut stop = false;
+            match inbox.recv_timeout(RETRY) {
+                Ok(Job::Ask(question)) => question(&mut self.db),
+                Ok(Job::Flush) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => stop = true,
+            }
+            self.flush();
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let (number, entries) = lock(&self.market).poll_entries();
+        if entries.is_empty() {
+            self.report.send_if_modified(|progress| {
+                let news = progress.stored != number;
+                progress.stored = number;
+                news
+            });
+            return;
+        }
+        match write(&mut self.db, &entries) {
+            Ok(()) => {
+                lock(&self.market).handle_stored(number);
+                self.report.send_modify(|progress| {
+                    progress.stored = number;
+                    progress.error = None;
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the journal can't be written: nothing is sold until it can");
+                self.report.send_modify(|progress| {
+                    progress.failures += 1;
+                    progress.error = Some(error.to_string().into());
+                });
+            }
+        }
+    }
+}
+
+fn write(db: &mut Connection, entries: &[Entry]) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    {
+        let mut put = tx.prepare_cached(
+            "INSERT INTO entries (key, body) VALUES (?1, ?2)
+             ON CONFLICT (key) DO UPDATE SET body = excluded.body",
+        )?;
+        let mut drop_row = tx.prepare_cached("DELETE FROM entries WHERE key = ?1")?;
+        for entry in entries {
+            for key in entry.obsoletes() {
+                drop_row.execute([key])?;
+            }
+            put.execute(params![entry.key(), entry.encode()])?;
+        }
+    }
+    tx.commit()
+}
