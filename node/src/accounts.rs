@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use libp2p_identity::PeerId;
 use pedlar_net::{Multiaddr, NetHandle, OpenError, Stream};
+use pedlar_proto::v1::{self, account_reply, account_request};
 use pedlar_protocol::account::{OutPoint, Payment};
 use pedlar_protocol::id::{QuoteId, TopUpId};
 use pedlar_protocol::market::{NoTopUp, SyncError, Synced};
@@ -14,7 +15,6 @@ use pedlar_protocol::money::Msat;
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::settlement::SignedTopUp;
 use pedlar_protocol::wire::{FrameKind, Signed};
-use pedlar_proto::v1::{self, account_reply, account_request};
 use prost::Message;
 use tokio::io::split;
 

@@ -17,7 +17,7 @@ use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::settlement::SignedTopUp;
 use pedlar_protocol::time::Timestamp;
 use pedlar_wallet as wallet;
-use pedlar_wallet::{IncomingState, PaymentId, PaymentState, PayeeRef, WalletEvent, WalletHandle};
+use pedlar_wallet::{IncomingState, PayeeRef, PaymentId, PaymentState, WalletEvent, WalletHandle};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 

@@ -207,7 +207,8 @@ impl Buyer {
         let mut part = self.open(order, first.offered.size)?;
         let ranked = self.rank(&found, Some(&part), tell).await;
         let affordable = within(&ranked, order.max)?;
-        let ready: Vec<PeerId> = affordable.iter().filter(|best| best.advance == Msat::ZERO).map(|best| best.candidate.seller).collect();
+        let ready: Vec<PeerId> =
+            affordable.iter().filter(|best| best.advance == Msat::ZERO).map(|best| best.candidate.seller).collect();
         let queue = if ready.is_empty() {
             let best = affordable.first().ok_or_else(|| OrderError::NoSeller(Vec::new()))?;
             self.pay_advance(order, best, &mut found, trade, stop, tell).await?;
@@ -337,7 +338,8 @@ fn check_limits(order: &Order) -> Result<(), OrderError> {
 
 /// The sellers whose whole charge is within what may be lost.
 fn within(ranked: &[Ranked], max: Option<Msat>) -> Result<Vec<Ranked>, OrderError> {
-    let affordable: Vec<Ranked> = ranked.iter().filter(|one| max.is_none_or(|max| one.charge <= max)).copied().collect();
+    let affordable: Vec<Ranked> =
+        ranked.iter().filter(|one| max.is_none_or(|max| one.charge <= max)).copied().collect();
     let cheapest = ranked.iter().map(|one| one.charge).min();
     match (cheapest, max) {
         (Some(cheapest), Some(max)) if affordable.is_empty() => Err(OrderError::TooDear { cheapest, max }),

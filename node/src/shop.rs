@@ -115,12 +115,14 @@ impl Shopkeeper {
         copies: PathBuf,
     ) -> Result<Self, StoreError> {
         let (goods, (price, closed)) = driver.store().ask(|db| Ok((load(db)?, load_terms(db)?))).await?;
-        driver.commit(|market| {
-            market.handle_price(now(), price, closed);
-            for shelved in &goods {
-                market.handle_published(now(), shelved.blob.root, goods_of(shelved));
-            }
-        }).await?;
+        driver
+            .commit(|market| {
+                market.handle_price(now(), price, closed);
+                for shelved in &goods {
+                    market.handle_published(now(), shelved.blob.root, goods_of(shelved));
+                }
+            })
+            .await?;
         *shelf.write() = goods.into_iter().map(|shelved| (shelved.blob.root, shelved)).collect();
         Ok(Self { driver, net, shelf, outboards, copies, changed: tokio::sync::Notify::new() })
     }
@@ -335,11 +337,8 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Option<Shelved>> {
         tracing::error!("a published file's row is damaged and left out");
         return Ok(None);
     };
-    let fingerprint = Fingerprint {
-        inode: row.get::<_, i64>(5)?.cast_unsigned(),
-        modified_s: row.get(6)?,
-        modified_ns: row.get(7)?,
-    };
+    let fingerprint =
+        Fingerprint { inode: row.get::<_, i64>(5)?.cast_unsigned(), modified_s: row.get(6)?, modified_ns: row.get(7)? };
     let blob = PublishedBlob {
         root: Root::from(root),
         size,

@@ -46,7 +46,9 @@ pub(super) async fn remember(path: PathBuf, mut events: mpsc::Receiver<PeerEvent
             _ = tick.tick() => false,
             () = stopping.cancelled() => true,
         };
-        if std::mem::take(&mut news) && let Err(error) = write(&path, &met) {
+        if std::mem::take(&mut news)
+            && let Err(error) = write(&path, &met)
+        {
             tracing::warn!(%error, "the peers met are not written down");
         }
         if stop {

@@ -176,9 +176,8 @@ async fn until_credited(
         let view = accounts::sync(driver, net, seller, addrs.clone()).await;
         let (paid, credited) = driver.read(|market| {
             let account = market.account(&seller, Direction::Bought);
-            let credited = account.is_some_and(|account| {
-                account.payments().any(|payment| payment.topup == id && payment.is_credited())
-            });
+            let credited = account
+                .is_some_and(|account| account.payments().any(|payment| payment.topup == id && payment.is_credited()));
             (account.map(|account| account.paid()).unwrap_or_default(), credited)
         });
         match view {

@@ -131,7 +131,8 @@ impl Buyer {
             BuyFailure::Open(error) => SellerFailure { seller, why: Why::Unreachable(error) },
             failure => SellerFailure::buying(seller, failure),
         })?;
-        let served = self.driver.read(|market| market.account(&seller, Direction::Bought).map(|account| account.spent()));
+        let served =
+            self.driver.read(|market| market.account(&seller, Direction::Bought).map(|account| account.spent()));
         let (available, min_topup_sat) = match offered.quote.quote().price {
             Price::FREE => (Msat::ZERO, 0),
             _ => match accounts::sync(&self.driver, &self.net, seller, addrs.clone()).await {

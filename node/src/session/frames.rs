@@ -77,7 +77,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.buffer.reserve(MAX_DATA_LEN + FrameHeader::LEN);
             if self.io.read_buf(&mut self.buffer).await? == 0 {
                 let between = self.buffer.is_empty();
-                return Err(if between { IoError::Closed } else { io::Error::from(io::ErrorKind::UnexpectedEof).into() });
+                return Err(if between {
+                    IoError::Closed
+                } else {
+                    io::Error::from(io::ErrorKind::UnexpectedEof).into()
+                });
             }
         }
         Ok(())

@@ -196,8 +196,7 @@ async fn next_job(
     let frame = Frame::decode(reader.next_within(IDLE).await?.payload)?;
     match order.handle_frame(frame)? {
         SellerStep::Serve(want) => {
-            let admitted =
-                driver.commit(|market| market.handle_want(now(), &quote, want.groups, want.receipt)).await;
+            let admitted = driver.commit(|market| market.handle_want(now(), &quote, want.groups, want.receipt)).await;
             let groups = admitted.map_err(|_| SessionError::Refused(NOT_YET))?.map_err(SessionError::Refused)?;
             Ok(Job::Serve(groups))
         }
