@@ -229,7 +229,7 @@ impl Mempool {
         let direct = conflicts.iter().filter_map(|txid| self.entries.get(txid));
         let least = direct.map(Entry::rate).max().map_or(Amount::ZERO, |rate| rate.outbid(entry.weight));
         if fee < least {
-            return Err(SubmitError::InsufficientFee { fee, least });
+            return Err(SubmitError::InsufficientRate { fee, least });
         }
         Ok(())
     }

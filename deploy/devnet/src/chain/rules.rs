@@ -80,7 +80,7 @@ pub enum SubmitError {
     #[error("bad-txns-too-many-sigops, {0}")]
     TooManySigops(usize),
     /// The script of this input refuses it.
-    #[error("mandatory-script-verify-flag-failed, input {0}")]
+    #[error("mempool-script-verify-flag-failed, input {0}")]
     Script(usize),
     /// The chosen transactions do not fit into one block.
     #[error("bad-blk-length")]
@@ -125,7 +125,15 @@ pub enum SubmitError {
     /// This very transaction is in a block.
     #[error("txn-already-known")]
     AlreadyConfirmed,
-    /// A replacement that pays too little more, in fee or fee rate.
+    /// A replacement whose fee rate is not above that of each direct conflict.
+    #[error("replacement-failed, insufficient feerate; {} < {}", fee.to_sat(), least.to_sat())]
+    InsufficientRate {
+        /// What it pays.
+        fee: Amount,
+        /// What the better rate would take at its size.
+        least: Amount,
+    },
+    /// A replacement that pays less than all it evicts and its own relay.
     #[error("insufficient fee, rejecting replacement; {} < {}", fee.to_sat(), least.to_sat())]
     InsufficientFee {
         /// What it pays.

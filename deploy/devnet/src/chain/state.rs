@@ -68,6 +68,8 @@ impl State {
 
     /// Takes a transaction into the mempool, in place of those it conflicts with if it pays for that.
     pub(super) fn submit(&mut self, tx: &Transaction) -> Result<Txid, SubmitError> {
+        rules::check_form(tx)?;
+        rules::check_standard(tx)?;
         let txid = tx.compute_txid();
         if self.mempool.get(&txid).is_some() {
             return Err(SubmitError::AlreadyInMempool);
@@ -75,8 +77,6 @@ impl State {
         if self.ledger.place(&txid).is_some() {
             return Err(SubmitError::AlreadyConfirmed);
         }
-        rules::check_form(tx)?;
-        rules::check_standard(tx)?;
         let checked = rules::check_inputs(tx, &WithMempool { ledger: &self.ledger, mempool: &self.mempool })?;
         rules::check_fee(tx, &checked)?;
         let entry = Entry::new(tx.clone(), checked);

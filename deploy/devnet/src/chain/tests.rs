@@ -1,6 +1,7 @@
 //! The chain as its users see it; every transaction here is really signed.
 
 mod audit;
+mod core;
 mod refusals;
 mod reorgs;
 mod replacement;

@@ -153,7 +153,7 @@ fn a_taproot_spend_needs_its_signature_to_the_last_bit() {
         let mut signature = flipped.input[0].witness[0].to_vec();
         signature[bit / 8] ^= 1 << (bit % 8);
         flipped.input[0].witness = Witness::from_slice(&[signature]);
-        assert_eq!(refusal(&chain, &flipped), "mandatory-script-verify-flag-failed, input 0");
+        assert_eq!(refusal(&chain, &flipped), "mempool-script-verify-flag-failed, input 0");
     }
     chain.submit(&tx).unwrap();
 }
@@ -164,10 +164,10 @@ fn a_signature_commits_to_amount_and_outputs() {
     let coins = [payer.coin(&chain, 100_000), payer.coin(&chain, 50_000)];
     let mut tx = payer.spend(&coins, 1_000);
     tx.output[0].value -= Amount::from_sat(1);
-    assert_eq!(refusal(&chain, &tx), "mandatory-script-verify-flag-failed, input 0");
+    assert_eq!(refusal(&chain, &tx), "mempool-script-verify-flag-failed, input 0");
     let mut tx = payer.spend(&coins, 1_000);
     tx.input[1].witness = Payer::new(2).spend(&coins, 1_000).input[1].witness.clone();
-    assert_eq!(refusal(&chain, &tx), "mandatory-script-verify-flag-failed, input 1");
+    assert_eq!(refusal(&chain, &tx), "mempool-script-verify-flag-failed, input 1");
 }
 
 #[test]

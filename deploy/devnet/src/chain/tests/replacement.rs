@@ -32,7 +32,7 @@ fn a_replacement_needs_the_better_rate_too() {
     // Six inputs: 3,000 sat is more fee, but less per byte.
     let large = payer.spend(&[vec![coin], others].concat(), 3_000);
     let refused = chain.submit(&large).unwrap_err();
-    let SubmitError::InsufficientFee { fee, least } = refused else { panic!("{refused}") };
+    let SubmitError::InsufficientRate { fee, least } = refused else { panic!("{refused}") };
     assert_eq!(fee, Amount::from_sat(3_000));
     assert!(least > Amount::from_sat(3_000) && least < Amount::from_sat(6_000), "{least}");
 }
