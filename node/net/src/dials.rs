@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,8 @@ const SEEDS_PER_ROUND: usize = 8;
 const MAX_SEEDS: usize = 256;
 /// Callers that may wait for one peer.
 const MAX_WAITING: usize = 256;
+/// Addresses of one peer that are tried for those who wait for it.
+const MAX_TRIED: usize = 32;
 /// Addresses whose failures are told to the caller.
 const MAX_TOLD: usize = 3;
 
@@ -60,15 +63,14 @@ impl Dials {
                 None
             }
             Some(dial) => {
-                let new = addrs.into_iter().filter(|addr| !dial.tried.contains(addr));
-                dial.more.extend(new);
+                dial.add(addrs);
                 dial.waiting.push(reply);
                 None
             }
             None => {
-                let opts = dial_opts(peer, addrs.clone());
-                let attempt = opts.connection_id();
-                let dial = Dial { attempt, tried: addrs, more: Vec::new(), waiting: vec![reply] };
+                let tried: Vec<Multiaddr> = addrs.into_iter().take(MAX_TRIED).collect();
+                let opts = dial_opts(peer, tried.clone());
+                let dial = Dial { attempt: opts.connection_id(), tried, more: Vec::new(), waiting: vec![reply] };
                 self.pending.insert(peer, dial);
                 Some(opts)
             }
@@ -92,7 +94,7 @@ impl Dials {
             self.answer(peer, &Err(OpenError::Unreachable(reason(error))));
             return None;
         }
-        let opts = dial_opts(*peer, std::mem::take(&mut dial.more));
+        let opts = dial_opts(*peer, mem::take(&mut dial.more));
         dial.attempt = opts.connection_id();
         Some(opts)
     }
@@ -101,6 +103,18 @@ impl Dials {
         for reply in self.pending.remove(peer).into_iter().flat_map(|dial| dial.waiting) {
             // A caller that went away needs no answer.
             let _ = reply.send(outcome.clone());
+        }
+    }
+}
+
+impl Dial {
+    /// Takes the addresses that were not tried yet for the next attempt.
+    fn add(&mut self, addrs: Vec<Multiaddr>) {
+        for addr in addrs {
+            if self.tried.len() < MAX_TRIED && !self.tried.contains(&addr) {
+                self.tried.push(addr.clone());
+                self.more.push(addr);
+            }
         }
     }
 }
@@ -153,5 +167,61 @@ fn reason(error: &DialError) -> String {
             let told = failures.iter().take(MAX_TOLD).map(|(addr, error)| format!("{addr}: {error}"));
             told.collect::<Vec<_>>().join("; ")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> Multiaddr {
+        format!("/ip4/9.9.9.9/tcp/{port}").parse().unwrap()
+    }
+
+    #[test]
+    fn callers_share_an_attempt_and_their_new_addresses_are_tried_after_it() {
+        let (mut dials, peer) = (Dials::default(), PeerId::random());
+        let (first, mut first_answer) = oneshot::channel();
+        let (second, mut second_answer) = oneshot::channel();
+        let attempt = dials.handle_dial(peer, vec![addr(1)], first).unwrap().connection_id();
+        assert!(dials.handle_dial(peer, vec![addr(1), addr(2)], second).is_none());
+        let next = dials.handle_failed(&peer, attempt, &DialError::NoAddresses).unwrap();
+        assert!(dials.handle_failed(&peer, attempt, &DialError::NoAddresses).is_none(), "that attempt is over");
+        assert!(first_answer.try_recv().is_err());
+        assert!(dials.handle_failed(&peer, next.connection_id(), &DialError::NoAddresses).is_none());
+        for answer in [&mut first_answer, &mut second_answer] {
+            assert!(matches!(answer.try_recv(), Ok(Err(OpenError::Unreachable(_)))));
+        }
+        assert!(dials.pending.is_empty());
+    }
+
+    #[test]
+    fn who_waits_is_bounded() {
+        let (mut dials, peer) = (Dials::default(), PeerId::random());
+        let mut answers: Vec<_> = (0..=MAX_WAITING)
+            .map(|_| {
+                let (reply, answer) = oneshot::channel();
+                let _ = dials.handle_dial(peer, vec![addr(1)], reply);
+                answer
+            })
+            .collect();
+        assert_eq!(answers.pop().unwrap().try_recv(), Ok(Err(OpenError::TooMany)));
+        dials.handle_connected(&peer);
+        assert!(answers.iter_mut().all(|answer| answer.try_recv() == Ok(Ok(()))));
+    }
+
+    #[test]
+    fn seeds_are_dialled_in_turn_while_there_are_few_peers() {
+        let now = Instant::now();
+        let peers: Vec<PeerId> = (0..12).map(|_| PeerId::random()).collect();
+        let mut seeds = Seeds::new(peers.iter().map(|peer| (*peer, addr(1))), now);
+        let first: Vec<_> = seeds.poll_due(0, now).iter().filter_map(DialOpts::get_peer_id).collect();
+        assert_eq!(first.len(), SEEDS_PER_ROUND);
+        assert!(first.iter().all(|peer| peers[..SEEDS_PER_ROUND].contains(peer)));
+        assert!(seeds.poll_due(0, now).is_empty());
+        let second: Vec<_> = seeds.poll_due(3, now + RESEED_ALONE).iter().filter_map(DialOpts::get_peer_id).collect();
+        assert!(peers[SEEDS_PER_ROUND..].iter().all(|peer| second.contains(peer)), "the others come next");
+        assert!(seeds.poll_due(0, now + RESEED).is_empty(), "with a peer there is more time");
+        assert!(seeds.poll_due(FEW_PEERS, now + RESEED * 3).is_empty());
     }
 }

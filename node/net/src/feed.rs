@@ -61,3 +61,66 @@ impl PeerFeed {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use libp2p::{
+        core::{ConnectedPoint, Endpoint, transport::PortUse},
+        identify,
+        identity::Keypair,
+        swarm::ConnectionId,
+    };
+
+    use super::*;
+    use crate::Limits;
+
+    const LINK: usize = 1;
+
+    fn come(connections: &mut Connections, peer: PeerId) {
+        let address: Multiaddr = "/ip4/9.9.9.9/tcp/1".parse().unwrap();
+        let endpoint = ConnectedPoint::Dialer {
+            address: address.clone(),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::New,
+        };
+        connections.open(peer, ConnectionId::new_unchecked(LINK), &endpoint, Instant::now());
+        let info = identify::Info {
+            public_key: Keypair::generate_ed25519().public(),
+            protocol_version: String::new(),
+            agent_version: String::new(),
+            listen_addrs: Vec::new(),
+            protocols: Vec::new(),
+            observed_addr: address,
+            signed_peer_record: None,
+        };
+        connections.identify(&peer, &info);
+    }
+
+    fn go(connections: &mut Connections, peer: PeerId) {
+        connections.close(&peer, ConnectionId::new_unchecked(LINK));
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_the_difference() {
+        let (sender, mut events) = mpsc::channel(1);
+        let mut feed = PeerFeed::new(sender);
+        let mut connections = Connections::new(Limits::default(), Vec::new());
+        let (stays, flickers) = (PeerId::random(), PeerId::random());
+        come(&mut connections, stays);
+        feed.handle_change(stays, &connections);
+        come(&mut connections, flickers);
+        feed.handle_change(flickers, &connections);
+        go(&mut connections, flickers);
+        feed.handle_change(flickers, &connections);
+        assert!(feed.changed.is_empty(), "who came and went while nobody read is forgotten");
+        go(&mut connections, stays);
+        feed.handle_change(stays, &connections);
+        assert!(matches!(events.try_recv(), Ok(PeerEvent::Connected { peer, .. }) if peer == stays));
+        feed.flush(&connections);
+        assert_eq!(events.try_recv(), Ok(PeerEvent::Disconnected { peer: stays }));
+        feed.flush(&connections);
+        assert!(events.try_recv().is_err() && feed.told.is_empty());
+    }
+}

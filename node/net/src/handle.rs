@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     InboundStream, OpenError, Stream,
+    addresses::check,
     announce::Key,
     connections::PeerInfo,
     dials::Dialled,
@@ -100,10 +101,17 @@ impl NetHandle {
 
     /// Connects to `peer` at `addrs` or where it is known to be; at once if it is connected.
     ///
+    /// Addresses that no transport speaks are skipped; an error if all are such.
+    ///
     /// # Errors
     /// [`OpenError::Unreachable`] with the reason, [`OpenError::Timeout`], [`OpenError::TooMany`] when 256 wait for it,
     /// [`OpenError::Stopped`].
-    pub async fn dial(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<(), OpenError> {
+    pub async fn dial(&self, peer: PeerId, mut addrs: Vec<Multiaddr>) -> Result<(), OpenError> {
+        let wrong = addrs.iter().find_map(|addr| check(addr).err());
+        addrs.retain(|addr| check(addr).is_ok());
+        if let (Some(wrong), true) = (wrong, addrs.is_empty()) {
+            return Err(OpenError::Unreachable(wrong.to_string()));
+        }
         let dialled = self.ask(|reply| Command::Dial { peer, addrs, reply });
         timeout(self.deadline, dialled).await.map_err(|_| OpenError::Timeout)?.ok_or(OpenError::Stopped)?
     }

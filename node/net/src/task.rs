@@ -16,7 +16,7 @@ use libp2p::{
     gossipsub::{IdentTopic, MessageAcceptance, MessageId},
     identify,
     kad::{QueryId, RecordKey},
-    swarm::{SwarmEvent, dial_opts::DialOpts},
+    swarm::{ConnectionId, SwarmEvent, dial_opts::DialOpts},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -138,6 +138,7 @@ impl Task {
             }
             NetEvent::Identified { peer, info } => self.on_identified(peer, &info),
             NetEvent::Pinged { peer, rtt } => self.connections.ping(&peer, rtt),
+            NetEvent::Silent { peer, id } => self.on_silent(&peer, id),
             NetEvent::Offered { key, peer } => self.on_offered(&key, peer),
             NetEvent::Found { query, peers } => self.on_found(query, peers),
             NetEvent::LookupEnded { query } => self.lookups.handle_end(query, Instant::now()),
@@ -183,6 +184,14 @@ impl Task {
         let answers_lookups = info.protocols.contains(&self.kad_protocol);
         self.swarm.behaviour_mut().set_addrs(peer, &addrs, answers_lookups);
         self.feed.handle_change(peer, &self.connections);
+    }
+
+    /// A dead peer leaves a TCP connection open for a quarter of an hour. Under bulk a ping waits behind the data, so a
+    /// busy connection is left to the timeouts of those who use it.
+    fn on_silent(&mut self, peer: &PeerId, id: ConnectionId) {
+        if !self.swarm.behaviour().streams.is_busy(peer, id) {
+            self.swarm.close_connection(id);
+        }
     }
 
     fn on_offered(&mut self, key: &RecordKey, peer: PeerId) {

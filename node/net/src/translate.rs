@@ -22,6 +22,7 @@ pub(crate) enum NetEvent {
     Deaf { listener: ListenerId, reason: String },
     Identified { peer: PeerId, info: Box<identify::Info> },
     Pinged { peer: PeerId, rtt: Duration },
+    Silent { peer: PeerId, id: ConnectionId },
     Offered { key: RecordKey, peer: PeerId },
     Found { query: QueryId, peers: Vec<PeerId> },
     LookupEnded { query: QueryId },
@@ -78,8 +79,12 @@ fn identify(event: identify::Event) -> Option<NetEvent> {
 }
 
 fn ping(event: ping::Event) -> Option<NetEvent> {
-    let rtt = event.result.ok()?;
-    Some(NetEvent::Pinged { peer: event.peer, rtt })
+    let ping::Event { peer, connection: id, result } = event;
+    match result {
+        Ok(rtt) => Some(NetEvent::Pinged { peer, rtt }),
+        Err(ping::Failure::Timeout) => Some(NetEvent::Silent { peer, id }),
+        Err(ping::Failure::Unsupported | ping::Failure::Other { .. }) => None,
+    }
 }
 
 /// kad itself has checked that the provider of a record is the peer that sent it.

@@ -1,6 +1,6 @@
 //! Providers are found through a bootstrap node by those who know nothing else.
 
-use pedlar_net::{Limits, LookupError};
+use pedlar_net::LookupError;
 
 use crate::cluster::{ECHO, Node, assert_echo, eventually, node, within};
 
@@ -90,13 +90,15 @@ async fn lookups_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unproviding_is_local_at_once() {
-    let limits = Limits::default();
-    let seller = node(|config| config.limits = limits).await;
+async fn who_stops_providing_does_not_say_so_any_more() {
+    let seller = node(|_| {}).await;
     let buyer = node(|config| config.bootstrap = seller.links()).await;
     seller.net.provide(KEY).await.unwrap();
     eventually("the provider is found", || async { !buyer.net.providers(KEY, 1).await.unwrap().is_empty() }).await;
+    // It may hold the record itself, until that expires.
+    buyer.net.shutdown().await;
     seller.net.unprovide(KEY).await;
     let other = node(|config| config.bootstrap = seller.links()).await;
     eventually("they meet", || other.is_connected_to(seller.peer())).await;
+    assert!(other.net.providers(KEY, 1).await.unwrap().is_empty());
 }

@@ -105,6 +105,8 @@ async fn errors_say_what_happened() {
     assert!(matches!(&impostor, OpenError::Unreachable(why) if why.contains("another peer")), "{impostor}");
     let closed = buyer.net.open(stranger.peer(), vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()], ECHO).await;
     assert!(matches!(&closed, Err(OpenError::Unreachable(why)) if why.contains("/tcp/1")), "{closed:?}");
+    let named = buyer.net.open(stranger.peer(), vec!["/dns4/example.org/tcp/1".parse().unwrap()], ECHO).await;
+    assert!(matches!(&named, Err(OpenError::Unreachable(why)) if why.contains("not resolved")), "{named:?}");
     let nowhere = buyer.net.open(pedlar_net::PeerId::random(), vec![], ECHO).await.unwrap_err();
     assert!(matches!(&nowhere, OpenError::Unreachable(why) if why.contains("no address")), "{nowhere}");
 }
