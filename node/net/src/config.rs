@@ -52,7 +52,8 @@ pub struct Limits {
     pub handshakes_per_second: u32,
     /// Time for a connection to be authenticated and multiplexed.
     pub handshake: Duration,
-    /// Idle connections close after this; longer than the pause between two sessions of one purchase.
+    /// Connections without any stream close after this. Those to peers that gossip always have some: trimming, not this,
+    /// ends them.
     pub idle: Duration,
     /// Time for a stream to be opened and accepted.
     pub open: Duration,

@@ -129,20 +129,6 @@ async fn a_lost_peer_ends_its_streams_and_is_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_stream_keeps_its_connection_and_an_idle_one_is_opened_anew() {
-    let limits = || Limits { idle: Duration::from_millis(200), ..Limits::default() };
-    let seller = node(|config| (config.limits, config.kad_server) = (limits(), false)).await;
-    let buyer = node(|config| (config.limits, config.kad_server) = (limits(), false)).await;
-    let (peer, addrs, net) = seller.echo();
-    let kept = buyer.net.open(peer, addrs.clone(), ECHO).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_echo(kept, 1000).await;
-    net.shutdown().await;
-    eventually("the connection closes", || async { buyer.net.peers().await.is_empty() }).await;
-    assert!(matches!(buyer.net.open(peer, addrs, ECHO).await, Err(OpenError::Unreachable(_))));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn trimming_spares_what_is_in_use() {
     let limits = Limits { low_water: 2, high_water: 3, grace: Duration::ZERO, ..Limits::default() };
     let mut hub = node(|config| config.limits = limits).await;
