@@ -4,7 +4,7 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`keys`] | the 12 words, the encrypted seed file, what is derived from them |
+//! | `keys` | the 12 words, the encrypted seed file, what is derived from them |
 //! | `network` | [`Network`], addresses, BIP21 |
 //! | `electrum` | one server: URL, bounded stream, pinned certificate, calls; `electrum::line` is its thread |
 //! | `state` | the coins (BDK) and `wallet.sqlite`, one transaction per change |
@@ -13,7 +13,7 @@
 //! | `payments` | outgoing payments by id, and the choice of coins and fee |
 //! | `watch` | incoming payments and their depth |
 //! | `events` | snapshots on their way out |
-//! | `thread` | the loop that owns all of it; [`handle`] is how others talk to it |
+//! | `thread` | the loop that owns all of it; `handle` is how others talk to it |
 //!
 //! # Invariants
 //!
@@ -31,21 +31,21 @@ mod addresses;
 mod chain;
 mod electrum;
 mod events;
-pub mod handle;
-pub mod keys;
+mod handle;
+mod keys;
 mod network;
 mod payments;
 mod state;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod thread;
 mod watch;
 
 pub use addresses::{ADDRESS_HOLD, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
 pub use electrum::{Fingerprint, ServerFault, ServerUrl, UrlError};
 pub use events::WalletEvent;
-pub use handle::{Closed, HistoryEntry, ServerState, WalletConfig, WalletHandle, WalletStatus};
-pub use keys::{Keys, SeedFile, Words};
+pub use handle::{Closed, HistoryEntry, ReadError, ServerState, WalletConfig, WalletHandle, WalletStatus};
+pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, SeedFile, Words, WordsError};
 pub use network::{Network, ParseAddressError, bip21};
 pub use payments::{PayError, Payment, PaymentId, PaymentState};
 pub use state::{OpenError, StoreError};

@@ -74,8 +74,6 @@ pub enum PaymentState {
     Conflicted { by: Txid },
 }
 
-/// The states in which a transaction may still have to be sent, so that its coins are not to be spent otherwise.
-const LIVE: &str = "state IN (1, 2, 5)";
 const COLUMNS: &str = "id, address, sat, created_ms, state, txid, vout, fee_sat, height, depth, rival";
 
 impl State {
@@ -129,8 +127,9 @@ impl State {
     /// Each live payment's transaction, oldest first: a younger one may spend an older one's change.
     pub(crate) fn live_transactions(&self) -> Result<Vec<(PaymentId, Arc<Transaction>)>, StoreError> {
         let sql = format!(
-            "SELECT id, raw FROM pedlar_payments WHERE {LIVE}
-             ORDER BY created_ms, rowid"
+            "SELECT id, raw FROM pedlar_payments WHERE {}
+             ORDER BY created_ms, rowid",
+            live()
         );
         let mut query = self.db.prepare_cached(&sql)?;
         let rows = query.query_map([], |row| {
@@ -142,7 +141,7 @@ impl State {
 
     /// The transaction of a payment, while that is live.
     pub(crate) fn live_transaction(&self, id: PaymentId) -> Result<Option<Arc<Transaction>>, StoreError> {
-        let sql = format!("SELECT raw FROM pedlar_payments WHERE id = ?1 AND {LIVE}");
+        let sql = format!("SELECT raw FROM pedlar_payments WHERE id = ?1 AND {}", live());
         let mut query = self.db.prepare_cached(&sql)?;
         let raw: Option<Vec<u8>> = query.query_row([id.0], |row| row.get(0)).optional()?;
         Ok(raw.map(|raw| decode(&raw)).transpose()?.map(Arc::new))
@@ -150,7 +149,7 @@ impl State {
 
     /// sat and fees of live payments: on their way out.
     pub(crate) fn reserved_sat(&self) -> Result<u64, StoreError> {
-        let sql = format!("SELECT coalesce(sum(sat + fee_sat), 0) FROM pedlar_payments WHERE {LIVE}");
+        let sql = format!("SELECT coalesce(sum(sat + fee_sat), 0) FROM pedlar_payments WHERE {}", live());
         Ok(self.db.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
     }
 
@@ -219,6 +218,11 @@ pub(crate) fn write_state(tx: &rusqlite::Transaction<'_>, payment: &Payment) -> 
     tx.prepare_cached("UPDATE pedlar_payments SET state = ?2, height = ?3, depth = ?4, rival = ?5 WHERE id = ?1")?
         .execute(params![payment.id.0, state, height, depth, rival])?;
     Ok(())
+}
+
+/// The condition that a transaction may still have to be sent, so that its coins are not to be spent otherwise.
+fn live() -> String {
+    format!("state IN ({SIGNED}, {BROADCAST}, {REPLACED})")
 }
 
 const INTENT: u8 = 0;

@@ -106,6 +106,8 @@ impl WalletThread {
             };
             std::thread::park_timeout(nap);
         }
+        // The file is closed before the queue, by whose closing others know that all is over.
+        drop(self);
     }
 
     /// Answers waiting commands; false when the wallet is to end.

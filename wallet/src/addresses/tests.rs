@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::Feed;
+use crate::tests::Feed;
 
 const HOUR_MS: u64 = 3_600_000;
 

@@ -46,10 +46,10 @@ impl SeedFile {
     ///
     /// # Errors
     ///
-    /// [`CreateError::Exists`] when `path` exists: words are never overwritten.
-    pub fn create(path: &Path, words: &Words, passphrase: &str) -> Result<(), CreateError> {
+    /// [`CreateSeedError::Exists`] when `path` exists: words are never overwritten.
+    pub fn create(path: &Path, words: &Words, passphrase: &str) -> Result<(), CreateSeedError> {
         if path.exists() {
-            return Err(CreateError::Exists);
+            return Err(CreateSeedError::Exists);
         }
         let sealed = seal(words, passphrase)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -60,8 +60,8 @@ impl SeedFile {
         let written = write_synced(&draft, &sealed).and_then(|()| fs::hard_link(&draft, path));
         let removed = fs::remove_file(&draft);
         written.map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => CreateError::Exists,
-            _ => CreateError::Io(e),
+            io::ErrorKind::AlreadyExists => CreateSeedError::Exists,
+            _ => CreateSeedError::Io(e),
         })?;
         removed?;
         File::open(folder)?.sync_all()?;
@@ -72,8 +72,8 @@ impl SeedFile {
     ///
     /// # Errors
     ///
-    /// [`OpenError::WrongPassphrase`] when the passphrase doesn't open it, which a changed file can't be told from.
-    pub fn open(path: &Path, passphrase: &str) -> Result<Keys, OpenError> {
+    /// [`OpenSeedError::WrongPassphrase`] when the passphrase doesn't open it, which a changed file can't be told from.
+    pub fn open(path: &Path, passphrase: &str) -> Result<Keys, OpenSeedError> {
         let mut bytes = Vec::with_capacity(FILE_LEN + 1);
         File::open(path)?.take(FILE_LEN as u64 + 1).read_to_end(&mut bytes)?;
         Ok(unseal(&bytes, passphrase)?.keys())
@@ -86,7 +86,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn seal(words: &Words, passphrase: &str) -> Result<Vec<u8>, CreateError> {
+fn seal(words: &Words, passphrase: &str) -> Result<Vec<u8>, CreateSeedError> {
     let mut random = [0; SALT_LEN + NONCE_LEN];
     getrandom::fill(&mut random).map_err(NoRandomness)?;
     let mut file = Vec::with_capacity(FILE_LEN);
@@ -97,35 +97,35 @@ fn seal(words: &Words, passphrase: &str) -> Result<Vec<u8>, CreateError> {
     }
     file.extend_from_slice(&random);
     let (salt, nonce) = random.split_at(SALT_LEN);
-    let key = COST.stretch(passphrase, salt).map_err(|_| CreateError::Crypto)?;
+    let key = COST.stretch(passphrase, salt).map_err(|_| CreateSeedError::Crypto)?;
     let sealed = XChaCha20Poly1305::new(key.as_slice().into())
         .encrypt(XNonce::from_slice(nonce), Payload { msg: words.entropy().as_slice(), aad: &file })
-        .map_err(|_| CreateError::Crypto)?;
+        .map_err(|_| CreateSeedError::Crypto)?;
     file.extend_from_slice(&sealed);
     Ok(file)
 }
 
-fn unseal(file: &[u8], passphrase: &str) -> Result<Words, OpenError> {
-    let (header, sealed) = file.split_at_checked(HEADER_LEN).ok_or(OpenError::NotASeedFile)?;
-    let rest = header.strip_prefix(MAGIC).ok_or(OpenError::NotASeedFile)?;
-    let (&version, rest) = rest.split_first().ok_or(OpenError::NotASeedFile)?;
+fn unseal(file: &[u8], passphrase: &str) -> Result<Words, OpenSeedError> {
+    let (header, sealed) = file.split_at_checked(HEADER_LEN).ok_or(OpenSeedError::NotASeedFile)?;
+    let rest = header.strip_prefix(MAGIC).ok_or(OpenSeedError::NotASeedFile)?;
+    let (&version, rest) = rest.split_first().ok_or(OpenSeedError::NotASeedFile)?;
     if version != VERSION {
-        return Err(OpenError::Version { found: version });
+        return Err(OpenSeedError::Version { found: version });
     }
     if file.len() != FILE_LEN {
-        return Err(OpenError::NotASeedFile);
+        return Err(OpenSeedError::NotASeedFile);
     }
-    let (cost, rest) = Cost::read(rest).ok_or(OpenError::NotASeedFile)?;
+    let (cost, rest) = Cost::read(rest).ok_or(OpenSeedError::NotASeedFile)?;
     if !cost.is_within(&MAX_COST) {
-        return Err(OpenError::TooCostly { memory_kib: cost.memory_kib, passes: cost.passes, lanes: cost.lanes });
+        return Err(OpenSeedError::TooCostly { memory_kib: cost.memory_kib, passes: cost.passes, lanes: cost.lanes });
     }
     let (salt, nonce) = rest.split_at(SALT_LEN);
-    let key = cost.stretch(passphrase, salt).map_err(|_| OpenError::NotASeedFile)?;
+    let key = cost.stretch(passphrase, salt).map_err(|_| OpenSeedError::NotASeedFile)?;
     let entropy = XChaCha20Poly1305::new(key.as_slice().into())
         .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: header })
         .map(Zeroizing::new)
-        .map_err(|_| OpenError::WrongPassphrase)?;
-    let entropy = entropy.as_slice().try_into().map_err(|_| OpenError::NotASeedFile)?;
+        .map_err(|_| OpenSeedError::WrongPassphrase)?;
+    let entropy = entropy.as_slice().try_into().map_err(|_| OpenSeedError::NotASeedFile)?;
     Ok(Words::from_entropy(entropy))
 }
 
@@ -163,7 +163,7 @@ impl Cost {
 
 /// Why no seed file was written.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub enum CreateSeedError {
     #[error("a seed file exists there already and is never overwritten: choose another home, or move it away")]
     Exists,
     #[error("the seed file could not be written: {0}")]
@@ -176,7 +176,7 @@ pub enum CreateError {
 
 /// Why a seed file was not opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum OpenSeedError {
     #[error("wrong passphrase (or the seed file was changed)")]
     WrongPassphrase,
     #[error("not a seed file: expected {FILE_LEN} bytes that start with PDLRSEED")]

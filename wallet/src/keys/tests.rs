@@ -13,8 +13,8 @@ fn words_survive_the_file() {
     SeedFile::create(&path, &words, "open sesame").unwrap();
     let keys = SeedFile::open(&path, "open sesame").unwrap();
     assert_eq!(*keys.seed, *words.keys().seed);
-    assert!(matches!(SeedFile::open(&path, "open Sesame"), Err(OpenError::WrongPassphrase)));
-    assert!(matches!(SeedFile::create(&path, &words, "x"), Err(CreateError::Exists)));
+    assert!(matches!(SeedFile::open(&path, "open Sesame"), Err(OpenSeedError::WrongPassphrase)));
+    assert!(matches!(SeedFile::create(&path, &words, "x"), Err(CreateSeedError::Exists)));
     let mode = |p: &std::path::Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left behind");
@@ -34,7 +34,7 @@ fn every_changed_byte_is_noticed() {
         SeedFile::open(&path, "p").unwrap_err();
     }
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    assert!(matches!(SeedFile::open(&path, "p"), Err(OpenError::NotASeedFile)));
+    assert!(matches!(SeedFile::open(&path, "p"), Err(OpenSeedError::NotASeedFile)));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_header_cannot_ask_for_the_whole_memory() {
         let mut bytes = whole.clone();
         bytes[9 + 4 * field..13 + 4 * field].copy_from_slice(&u32::MAX.to_le_bytes());
         fs::write(&path, &bytes).unwrap();
-        assert!(matches!(SeedFile::open(&path, "p"), Err(OpenError::TooCostly { .. })));
+        assert!(matches!(SeedFile::open(&path, "p"), Err(OpenSeedError::TooCostly { .. })));
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::testing::{Feed, spend, stranger};
+use crate::tests::{Feed, spend, stranger};
 
 const RATE: FeeRate = FeeRate::from_sat_per_vb_u32(2);
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::chain::AbsorbError;
 use crate::events::EventKey;
-use crate::testing::{Feed, spend, stranger};
+use crate::tests::{Feed, spend, stranger};
 use bitcoin::{Address, Transaction};
 
 const PAYEE: PayeeRef = PayeeRef([7; 32]);
