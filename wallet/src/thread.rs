@@ -23,8 +23,8 @@ use crate::payments::{PayError, Payment, PaymentId, Terms};
 use crate::state::{OpenError, State, StoreError};
 use schedule::Schedule;
 
-/// Lowest fee rate paid, in sat/vB: older nodes relay nothing below; also the rate where the server has no estimate,
-/// which is the case where blocks are not full.
+/// Lowest fee rate paid, in sat/vB: older nodes relay nothing below. Also the rate until a server has an estimate, which
+/// it hasn't where blocks are not full.
 const MIN_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(1);
 /// Highest estimate believed, in sat/vB, whatever the configured limit.
 const MAX_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(500);
@@ -166,9 +166,8 @@ impl WalletThread {
                 }
             }
             Outcome::Broadcast { id, accepted } => core.handle_broadcast(id, accepted)?,
-            Outcome::Fee(estimate) => {
-                core.rate = estimate.map_or(MIN_RATE, |rate| rate.clamp(MIN_RATE, self.max_rate));
-            }
+            Outcome::Fee(Some(rate)) => core.rate = rate.clamp(MIN_RATE, self.max_rate),
+            Outcome::Fee(None) => {}
             Outcome::Ponged { new_block } => core.schedule.handle_ponged(new_block, Instant::now()),
             Outcome::Failed(fault) => return self.fail(fault),
         }
