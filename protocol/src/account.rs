@@ -199,7 +199,7 @@ impl Account {
     #[must_use]
     pub fn repaid(&self) -> Msat {
         let deep = self.payments.values().filter(|payment| payment.is_final());
-        deep.fold(Msat::ZERO, |sum, payment| sum.saturating_add(payment.repaid))
+        deep.filter_map(|payment| payment.repaid).fold(Msat::ZERO, Msat::saturating_add)
     }
 
     /// The dearest price that balance paid under top-ups may be charged, if any such balance is left.

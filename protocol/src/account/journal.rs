@@ -123,7 +123,7 @@ impl Entry {
                 depth: payment.depth,
                 fee_sat: payment.fee_sat,
                 ours: payment.ours,
-                repaid_msat: payment.repaid.msat(),
+                repaid_msat: payment.repaid.map(Msat::msat),
             }),
             Change::History(history) => entry::Change::History(v1::History {
                 counted_msat: history.counted.msat(),
@@ -235,7 +235,7 @@ fn decode_payment(wire: &v1::PaymentLine) -> Result<Payment, EntryError> {
         needed: 0,
         fee_sat: wire.fee_sat,
         ours: wire.ours,
-        repaid: Msat::new(wire.repaid_msat),
+        repaid: wire.repaid_msat.map(Msat::new),
     })
 }
 

@@ -39,8 +39,9 @@ pub struct Payment {
     pub depth: u32,
     /// Depth at which it counts; 0 is never stored, and means that no rule has looked at it.
     pub needed: u32,
-    /// Sold: the debt that it settled when it was first credited.
-    pub repaid: Msat,
+    /// Sold: the debt that it settled when it was first credited. A reorg changes nothing in it: else an advance that
+    /// was spent and comes back would pass for a debt that was paid.
+    pub repaid: Option<Msat>,
     /// Bought: the fee that our wallet paid, in sat.
     pub fee_sat: u64,
     /// Bought: whether our own wallet paid.

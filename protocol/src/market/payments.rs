@@ -183,13 +183,13 @@ impl Market {
             height: fact.height,
             depth: fact.depth,
             needed: known.as_ref().map_or(0, |payment| payment.needed),
-            repaid: known.as_ref().map_or(Msat::ZERO, |payment| payment.repaid),
+            repaid: known.as_ref().and_then(|payment| payment.repaid),
             fee_sat: 0,
             ours: false,
         };
-        let (debt, counted) = (account.tab().debt(), known.is_some_and(|payment| payment.is_credited()));
+        let debt = account.tab().debt();
         self.put_payment(buyer, Direction::Sold, payment);
-        self.note_repaid(buyer, fact.outpoint, debt, counted);
+        self.note_repaid(buyer, fact.outpoint, debt);
         if fact.depth > 0 && !newest.closed {
             self.put_topup(buyer, Direction::Sold, TopUpLine { closed: true, ..newest });
         }
@@ -208,7 +208,7 @@ impl Market {
             height: fact.height,
             depth: fact.depth,
             needed: 0,
-            repaid: Msat::ZERO,
+            repaid: None,
             fee_sat: fact.fee_sat,
             ours: true,
         };
@@ -298,7 +298,7 @@ impl Market {
             };
             if let Some(line) = line.filter(|_| foreign) {
                 let depth = self.depth_of(payment.height);
-                let payment = Payment { depth, ours: false, fee_sat: 0, repaid: Msat::ZERO, ..payment.clone() };
+                let payment = Payment { depth, ours: false, fee_sat: 0, repaid: None, ..payment.clone() };
                 self.put_payment(seller, Direction::Bought, payment);
                 if depth > 0 && !line.closed {
                     self.put_topup(seller, Direction::Bought, TopUpLine { closed: true, ..line });
@@ -342,19 +342,13 @@ impl Market {
         }
     }
 
-    /// Notes what part of `debt` a payment settled when it began to count; a reorg takes the note back.
-    fn note_repaid(&mut self, buyer: PeerId, outpoint: OutPoint, debt: Msat, counted: bool) {
+    /// Notes what part of `debt` a payment settled when it first counted.
+    fn note_repaid(&mut self, buyer: PeerId, outpoint: OutPoint, debt: Msat) {
         let account = self.account(&buyer, Direction::Sold);
         let known = account.and_then(|account| account.payments().find(|payment| payment.outpoint == outpoint));
-        let Some(payment) = known.cloned() else {
-            return;
-        };
-        let repaid = match (counted, payment.is_credited()) {
-            (false, true) => payment.amount().min(debt),
-            (true, true) => payment.repaid,
-            (_, false) => Msat::ZERO,
-        };
-        if repaid != payment.repaid {
+        let first = known.filter(|payment| payment.is_credited() && payment.repaid.is_none()).cloned();
+        if let Some(payment) = first {
+            let repaid = Some(payment.amount().min(debt));
             self.stage(buyer, Direction::Sold, Change::Payment(Payment { repaid, ..payment }));
         }
     }
