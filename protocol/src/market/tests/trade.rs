@@ -180,7 +180,7 @@ impl World {
     }
 
     /// What must hold at every moment: I1, I2 against the spent totals before, I5's bound.
-    fn check(&self, spent: &mut Vec<(Msat, Msat)>) {
+    fn check(&self, spent: &mut [(Msat, Msat)]) {
         let nodes = std::iter::once(&self.seller).chain(&self.buyers);
         assert!(nodes.map(|node| node.market.ledger().sum()).all(|sum| sum == 0), "I1");
         for (buyer, before) in spent.iter_mut().enumerate() {
