@@ -305,3 +305,6 @@ async fn tidy(driver: &Driver) {
         driver.update_book(|book| book.expire(now()));
     }
 }
+
+#[cfg(test)]
+mod tests;

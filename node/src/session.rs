@@ -3,6 +3,7 @@
 mod buyer;
 mod frames;
 mod seller;
+mod sink;
 
 pub(crate) use buyer::{Bought, BuyFailure, Offered, Purchase};
 pub(crate) use frames::{FrameReader, FrameWriter, IoError};

@@ -4,14 +4,12 @@
 //! market: receipt ─▶ journal ─▶ Want ─▶ seller ─▶ frames ─▶ sink thread: verify, write, sync ─▶ market: receipt …
 //! ```
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use libp2p_identity::PeerId;
 use pedlar_net::{OpenError, Stream};
-use pedlar_protocol::content::{GROUP_LEN, Groups, Item, OutOfRange, Root, Size, Verifier, VerifyError};
+use pedlar_protocol::content::{OutOfRange, Root, Size, VerifyError};
 use pedlar_protocol::market::BuyError;
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::refusal::Refusal;
@@ -19,12 +17,12 @@ use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
 use pedlar_protocol::session::{BuyerSession, BuyerViolation, CloseCode, Frame, FrameDecodeError, Request, Want};
 use pedlar_protocol::wire::FrameKind;
 use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Download, WriteError};
 use crate::driver::{Driver, now};
 use crate::session::frames::{FrameReader, FrameWriter, IoError, RawFrame};
+use crate::session::sink::{Sink, Sunk, lock};
 use crate::store::StoreError;
 
 /// How long a seller may take to quote: it may have to open a file, and to sync its journal.
@@ -32,9 +30,6 @@ const QUOTE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// No verified group for so long: go elsewhere.
 const STALL: Duration = Duration::from_secs(20);
-
-/// Frames between the stream and the sink thread: 2 MiB at the most.
-const SINK_QUEUE: usize = 8;
 
 /// Why a purchase from one seller ended before all was there.
 #[derive(Debug, thiserror::Error)]
@@ -292,119 +287,4 @@ impl Trading<'_> {
         self.driver.commit(|market| market.handle_left(now(), &seller, &id)).await?;
         outcome.and(signed)
     }
-}
-
-/// What the sink thread has done.
-enum Sunk {
-    /// A group of so many bytes is verified and written.
-    Group(u64),
-    /// The range is complete, and synced.
-    Range,
-}
-
-enum Piece {
-    Range(Groups),
-    Bytes(Bytes),
-}
-
-/// The thread that verifies and writes, so that neither hashing nor the disk stops the connection.
-struct Sink {
-    pieces: Option<mpsc::Sender<Piece>>,
-    news: mpsc::Receiver<Result<Sunk, BuyFailure>>,
-}
-
-impl Sink {
-    fn start(root: Root, size: Size, download: Arc<Mutex<Download>>) -> Self {
-        let (pieces, inbox) = mpsc::channel(SINK_QUEUE);
-        // As many as a full queue of frames can prove: the thread never waits for its reader while it holds the file.
-        let (report, news) = mpsc::channel(SINK_QUEUE * GROUP_LEN as usize / 512);
-        let spawned = thread::Builder::new().name("sink".into()).spawn(move || {
-            if let Err(failure) = sink(root, size, &download, inbox, &report) {
-                // Nobody listens only when the purchase is over.
-                let _ = report.blocking_send(Err(failure));
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for a download");
-        }
-        Self { pieces: Some(pieces), news }
-    }
-
-    /// Whether a frame can be taken without waiting.
-    fn has_room(&self) -> bool {
-        self.pieces.as_ref().is_some_and(|pieces| pieces.capacity() > 0)
-    }
-
-    fn begin(&self, groups: Groups) -> Result<(), BuyFailure> {
-        self.put(Piece::Range(groups))
-    }
-
-    fn push(&self, bytes: Bytes) -> Result<(), BuyFailure> {
-        self.put(Piece::Bytes(bytes))
-    }
-
-    /// Frames are only read while there is room: a full queue is a peer that was never asked.
-    fn put(&self, piece: Piece) -> Result<(), BuyFailure> {
-        let pieces = self.pieces.as_ref().ok_or(BuyFailure::Order)?;
-        // A closed queue means that the thread has failed; what it says of it comes as news.
-        match pieces.try_send(piece) {
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(BuyFailure::Order),
-        }
-    }
-
-    async fn next(&mut self) -> Result<Sunk, BuyFailure> {
-        self.news.recv().await.unwrap_or(Err(BuyFailure::Order))
-    }
-
-    /// Ends the thread; the bytes of the groups that it still wrote.
-    async fn drain(&mut self) -> Vec<u64> {
-        self.pieces = None;
-        let mut groups = Vec::new();
-        while let Some(news) = self.news.recv().await {
-            if let Ok(Sunk::Group(bytes)) = news {
-                groups.push(bytes);
-            }
-        }
-        groups
-    }
-}
-
-fn sink(
-    root: Root,
-    size: Size,
-    download: &Mutex<Download>,
-    mut inbox: mpsc::Receiver<Piece>,
-    report: &mpsc::Sender<Result<Sunk, BuyFailure>>,
-) -> Result<(), BuyFailure> {
-    let mut verifier: Option<Verifier> = None;
-    while let Some(piece) = inbox.blocking_recv() {
-        let mut bytes = match piece {
-            Piece::Range(groups) => {
-                verifier = Some(Verifier::new(root, size, groups)?);
-                // The empty object is one group of no bytes, and no frame.
-                Bytes::new()
-            }
-            Piece::Bytes(bytes) => bytes,
-        };
-        let verifying = verifier.as_mut().ok_or(BuyFailure::Order)?;
-        while let Some(verified) = verifying.next(&mut bytes)? {
-            lock(download).write(&verified)?;
-            if let Item::Group { .. } = verified.item() {
-                let _ = report.blocking_send(Ok(Sunk::Group(verified.payload_len())));
-            }
-        }
-        if verifying.is_complete() {
-            verifier = None;
-            // Before the receipt: what is signed for survives a crash.
-            lock(download).checkpoint()?;
-            let _ = report.blocking_send(Ok(Sunk::Range));
-        }
-    }
-    Ok(())
-}
-
-fn lock(download: &Mutex<Download>) -> std::sync::MutexGuard<'_, Download> {
-    // A download has no state that a panic could leave half done: its bits are set after its bytes.
-    download.lock().unwrap_or_else(PoisonError::into_inner)
 }

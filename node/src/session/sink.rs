@@ -1,0 +1,129 @@
+//! The thread that verifies and writes what a seller sends, so that neither hashing nor the disk stops the connection.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use bytes::Bytes;
+use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verifier};
+use tokio::sync::mpsc;
+
+use crate::blobs::Download;
+use crate::session::buyer::BuyFailure;
+
+/// Frames between the stream and the thread: 2 MiB at the most.
+const QUEUE: usize = 8;
+
+/// What the sink thread has done.
+pub(super) enum Sunk {
+    /// A group of so many bytes is verified and written.
+    Group(u64),
+    /// The range is complete, and synced.
+    Range,
+}
+
+enum Piece {
+    Range(Groups),
+    Bytes(Bytes),
+}
+
+/// The thread's handle.
+pub(super) struct Sink {
+    pieces: Option<mpsc::Sender<Piece>>,
+    news: mpsc::Receiver<Result<Sunk, BuyFailure>>,
+}
+
+impl Sink {
+    pub(super) fn start(root: Root, size: Size, download: Arc<Mutex<Download>>) -> Self {
+        let (pieces, inbox) = mpsc::channel(QUEUE);
+        // As many as a full queue of frames can prove: the thread never waits for its reader while it holds the file.
+        let (report, news) = mpsc::channel(QUEUE * GROUP_LEN as usize / 512);
+        let spawned = thread::Builder::new().name("sink".into()).spawn(move || {
+            if let Err(failure) = sink(root, size, &download, inbox, &report) {
+                // Nobody listens only when the purchase is over.
+                let _ = report.blocking_send(Err(failure));
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for a download");
+        }
+        Self { pieces: Some(pieces), news }
+    }
+
+    /// Whether a frame can be taken without waiting.
+    pub(super) fn has_room(&self) -> bool {
+        self.pieces.as_ref().is_some_and(|pieces| pieces.capacity() > 0)
+    }
+
+    pub(super) fn begin(&self, groups: Groups) -> Result<(), BuyFailure> {
+        self.put(Piece::Range(groups))
+    }
+
+    pub(super) fn push(&self, bytes: Bytes) -> Result<(), BuyFailure> {
+        self.put(Piece::Bytes(bytes))
+    }
+
+    /// Frames are only read while there is room: a full queue is a peer that was never asked.
+    fn put(&self, piece: Piece) -> Result<(), BuyFailure> {
+        let pieces = self.pieces.as_ref().ok_or(BuyFailure::Order)?;
+        // A closed queue means that the thread has failed; what it says of it comes as news.
+        match pieces.try_send(piece) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(BuyFailure::Order),
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Sunk, BuyFailure> {
+        self.news.recv().await.unwrap_or(Err(BuyFailure::Order))
+    }
+
+    /// Ends the thread; the bytes of the groups that it still wrote.
+    pub(super) async fn drain(&mut self) -> Vec<u64> {
+        self.pieces = None;
+        let mut groups = Vec::new();
+        while let Some(news) = self.news.recv().await {
+            if let Ok(Sunk::Group(bytes)) = news {
+                groups.push(bytes);
+            }
+        }
+        groups
+    }
+}
+
+fn sink(
+    root: Root,
+    size: Size,
+    download: &Mutex<Download>,
+    mut inbox: mpsc::Receiver<Piece>,
+    report: &mpsc::Sender<Result<Sunk, BuyFailure>>,
+) -> Result<(), BuyFailure> {
+    let mut verifier: Option<Verifier> = None;
+    while let Some(piece) = inbox.blocking_recv() {
+        let mut bytes = match piece {
+            Piece::Range(groups) => {
+                verifier = Some(Verifier::new(root, size, groups)?);
+                // The empty object is one group of no bytes, and no frame.
+                Bytes::new()
+            }
+            Piece::Bytes(bytes) => bytes,
+        };
+        let verifying = verifier.as_mut().ok_or(BuyFailure::Order)?;
+        while let Some(verified) = verifying.next(&mut bytes)? {
+            lock(download).write(&verified)?;
+            if let Item::Group { .. } = verified.item() {
+                let _ = report.blocking_send(Ok(Sunk::Group(verified.payload_len())));
+            }
+        }
+        if verifying.is_complete() {
+            verifier = None;
+            // Before the receipt: what is signed for survives a crash.
+            lock(download).checkpoint()?;
+            let _ = report.blocking_send(Ok(Sunk::Range));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn lock(download: &Mutex<Download>) -> std::sync::MutexGuard<'_, Download> {
+    // A download has no state that a panic could leave half done: its bits are set after its bytes.
+    download.lock().unwrap_or_else(PoisonError::into_inner)
+}
