@@ -227,7 +227,7 @@ fn payment_of(wire: &v1::Received) -> Option<Payment> {
         height: wire.height,
         depth: 0,
         needed: 0,
-        repaid: Msat::ZERO,
+        repaid: None,
         fee_sat: 0,
         ours: false,
     })

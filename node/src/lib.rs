@@ -16,4 +16,6 @@ mod store;
 use std::process::ExitCode;
 
 /// Temporary.
-pub fn main() -> ExitCode { ExitCode::SUCCESS }
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -118,7 +118,11 @@ async fn market(args: &Args) -> Result<()> {
         block_interval: Duration::from_secs(args.block_interval),
     };
     let json = args.json;
-    let say = |text: &str| if !json { println!("{text}") };
+    let say = |text: &str| {
+        if !json {
+            println!("{text}")
+        }
+    };
     // Installed before any node is up, so that Ctrl-C never leaves one behind.
     let mut stop = Stop::new()?;
     let up = tokio::select! {
@@ -160,7 +164,11 @@ async fn trade(args: &Args, plan: &Plan, market: &Market) -> Result<()> {
 
 /// Publishes, finds, pays, downloads, verifies, and holds both books side by side.
 async fn demonstrate(market: &Market, file: &Path, dest: &Path, show: bool) -> Result<Value> {
-    let say = |text: String| if show { println!("{text}") };
+    let say = |text: String| {
+        if show {
+            println!("{text}")
+        }
+    };
     let link = market.publish(file).await?;
     say(format!("published {} at {} sellers: {link}", file.display(), market.sellers().len()));
     for offer in market.offers().await? {

@@ -188,7 +188,9 @@ impl Market {
             Ok(agree.then(|| last.clone()))
         })
         .await;
-        agreed.with_context(|| format!("the books differ: {} sells {}, the buyer has {}", seller.home.name, last.0, last.1))
+        agreed.with_context(|| {
+            format!("the books differ: {} sells {}, the buyer has {}", seller.home.name, last.0, last.1)
+        })
     }
 
     /// Takes everything down in order, the buyer first.

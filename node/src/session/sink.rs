@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
-use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verifier};
+use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verifier, VerifyError};
 use tokio::sync::mpsc;
 
 use crate::blobs::Download;
@@ -99,6 +99,8 @@ fn sink(
     let mut verifier: Option<Verifier> = None;
     while let Some(piece) = inbox.blocking_recv() {
         let mut bytes = match piece {
+            // The next range begins where the last one is complete.
+            Piece::Range(_) if verifier.is_some() => return Err(VerifyError::Truncated.into()),
             Piece::Range(groups) => {
                 verifier = Some(Verifier::new(root, size, groups)?);
                 // The empty object is one group of no bytes, and no frame.

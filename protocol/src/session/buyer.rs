@@ -23,7 +23,7 @@ pub struct BuyerSession {
     window: Window,
     cursor: u64,
     wanted: VecDeque<Groups>,
-    serving: Option<Groups>,
+    serving: usize,
     verified: u64,
     pending: u64,
 }
@@ -39,7 +39,7 @@ impl BuyerSession {
             window: Window::up_to(max_window),
             cursor: 0,
             wanted: VecDeque::new(),
-            serving: None,
+            serving: 0,
             verified: 0,
             pending: 0,
         }
@@ -51,7 +51,7 @@ impl BuyerSession {
     /// The object is walked once from the front; what sellers left out is wanted when all else has come.
     #[must_use]
     pub fn poll_want(&mut self, missing_from: impl Fn(u64) -> Option<Groups>) -> Option<Groups> {
-        let on_its_way = self.wanted.len().saturating_add(usize::from(self.serving.is_some()));
+        let on_its_way = self.wanted.len().saturating_add(self.serving);
         if on_its_way >= PIPELINED_WANTS {
             return None;
         }
@@ -79,12 +79,12 @@ impl BuyerSession {
     /// [`BuyerViolation::NotWanted`] when it is no beginning of the oldest range that was wanted.
     pub fn handle_serving(&mut self, groups: Groups) -> Result<(), BuyerViolation> {
         let oldest = self.wanted.pop_front().ok_or(BuyerViolation::NotWanted)?;
-        if self.serving.is_some() || groups.start() != oldest.start() || groups.end() > oldest.end() {
+        if groups.start() != oldest.start() || groups.end() > oldest.end() {
             return Err(BuyerViolation::NotWanted);
         }
         let left_out = self.size.bytes_in(oldest).saturating_sub(self.size.bytes_in(groups));
         self.pending = self.pending.saturating_sub(left_out);
-        self.serving = Some(groups);
+        self.serving = self.serving.saturating_add(1);
         Ok(())
     }
 
@@ -94,21 +94,15 @@ impl BuyerSession {
         self.pending = self.pending.saturating_sub(bytes);
     }
 
-    /// The range being served is complete.
+    /// The oldest range that was being served is complete.
     pub const fn handle_served(&mut self) {
-        self.serving = None;
-    }
-
-    /// The range that is being served.
-    #[must_use]
-    pub const fn serving(&self) -> Option<Groups> {
-        self.serving
+        self.serving = self.serving.saturating_sub(1);
     }
 
     /// Whether nothing is on its way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.serving.is_none() && self.wanted.is_empty()
+        self.serving == 0 && self.wanted.is_empty()
     }
 
     /// Bytes verified in this session: the units of the next receipt.

@@ -84,6 +84,7 @@ pub(super) struct Stream {
     pub(super) sent: u64,
     admitted: VecDeque<Groups>,
     at: u64,
+    serving: bool,
 }
 
 /// A payment of a buyer to the seller; `height` is 0 while it is in no block.
@@ -146,7 +147,7 @@ impl World {
         let signed = quote.signed().clone();
         let quote = self.buyers[buyer].market.handle_quote(self.now, self.seller.id(), self.root, signed).unwrap();
         let session = BuyerSession::new(self.size, quote.quote().price, None, MAX_WINDOW);
-        self.streams.push(Stream { buyer, quote, session, sent: 0, admitted: VecDeque::new(), at: 0 });
+        self.streams.push(Stream { buyer, quote, session, sent: 0, admitted: VecDeque::new(), at: 0, serving: false });
         Ok(self.streams.len() - 1)
     }
 
@@ -172,7 +173,7 @@ impl World {
         let stream = &mut self.streams[stream];
         let mut left = groups;
         while let Some(range) = stream.admitted.front().copied().filter(|_| left > 0) {
-            if stream.session.serving().is_none() {
+            if !std::mem::replace(&mut stream.serving, true) {
                 stream.session.handle_serving(range).unwrap();
                 stream.at = range.start();
             }
@@ -184,6 +185,7 @@ impl World {
             left -= part.count();
             if part.end() == range.end() {
                 stream.session.handle_served();
+                stream.serving = false;
                 stream.admitted.pop_front();
             }
         }
