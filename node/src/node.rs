@@ -98,7 +98,7 @@ pub struct Node {
     pub(crate) driver: Arc<Driver>,
     pub(crate) net: NetHandle,
     pub(crate) shop: Arc<Shopkeeper>,
-    pub(crate) buyer: Buyer,
+    pub(crate) buyer: Arc<Buyer>,
     pub(crate) started: Timestamp,
     pub(crate) stopping: CancellationToken,
     tasks: TaskTracker,
@@ -128,7 +128,7 @@ impl Node {
             home.home().blobs(),
         );
         let shop = Arc::new(shop.await?);
-        let buyer = Buyer::new(Arc::clone(&driver), net.clone(), &home.home().outboards());
+        let buyer = Arc::new(Buyer::new(Arc::clone(&driver), net.clone(), &home.home().outboards()));
         let node = Self { home, config, driver, net, shop, buyer, started: now(), stopping, tasks: TaskTracker::new() };
         node.spawn_tasks(service::all(&shelf), events, wallet_events);
         Ok(node)

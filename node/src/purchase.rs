@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use advance::{PaymentFailure, PaymentNews, TopUpOrder, top_up};
-pub(crate) use find::{Found, SellerFailure};
+pub(crate) use find::{Found, SellerFailure, Why};
 
 use crate::accounts;
 use crate::blobs::{Download, FinishError, OpenError};
