@@ -166,3 +166,6 @@ pub fn audit_ledgers(seller: View, buyer: View) -> Result<(), Disagreement> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use super::world::{Coin, DEAR, World};
 use crate::account::{Account, OutPoint};
 use crate::credit::Rules;
 use crate::id::TopUpId;
+use crate::ledger::LedgerAccount;
 use crate::market::{Incoming, MAX_OPEN_TOPUPS, NoTopUp, TOPUP_LIFE, TopUpStep};
 use crate::money::{Msat, Price};
 use crate::offer::Service;
@@ -44,6 +45,18 @@ fn a_payment_counts_from_its_block_on_and_an_overpayment_is_balance() {
     assert_eq!(tab.paid, Msat::from_sat(1_000_700).unwrap());
     assert_eq!((tab.debt(), tab.prepaid()), (Msat::ZERO, tab.paid.saturating_sub(tab.spent)));
     world.check_agreement(0);
+    let (paid, spent) = (i128::from(tab.paid.msat()), i128::from(tab.spent.msat()));
+    let (seller, buyer) = (world.seller.id(), world.buyers[0].id());
+    let sold = world.seller.market.ledger();
+    assert_eq!(sold.balance(LedgerAccount::RailChain), paid);
+    assert_eq!(sold.balance(LedgerAccount::Income(Service::Chunks)), -spent);
+    assert_eq!(sold.balance(LedgerAccount::PrepaidIn(buyer)), spent - paid);
+    assert_eq!(sold.balance(LedgerAccount::Receivable(buyer)), 0);
+    let bought = world.buyers[0].market.ledger();
+    assert_eq!(bought.balance(LedgerAccount::Expense(Service::Chunks)), spent);
+    assert_eq!(bought.balance(LedgerAccount::PrepaidOut(seller)), paid - spent);
+    assert_eq!(bought.balance(LedgerAccount::Fees), 2_000, "1 sat for each payment");
+    assert_eq!(bought.balance(LedgerAccount::RailChain), -paid - 2_000);
 }
 
 proptest! {
