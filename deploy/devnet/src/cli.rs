@@ -171,6 +171,8 @@ async fn demonstrate(market: &Market, file: &Path, dest: &Path, show: bool) -> R
     };
     let link = market.publish(file).await?;
     say(format!("published {} at {} sellers: {link}", file.display(), market.sellers().len()));
+    // Without the addresses in it, the buyer has to find the sellers by itself.
+    let link = link.split('?').next().unwrap_or(&link).to_owned();
     for offer in market.offers().await? {
         say(format!("offer of {}: {} msat/GiB", offer["peer"], offer["price_msat_per_gib"]));
     }
