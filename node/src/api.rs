@@ -1,0 +1,88 @@
+//! The local interface: a Unix socket in the home, for its owner alone.
+//!
+//! ```text
+//! client ─ {"verb":"publish","path":"/a/film"}\n ─────────────────────────────▶ node      (one request a connection)
+//!        ◀─ {"type":"progress",…}\n … {"type":"published",…}\n {"type":"summary",…}\n ─
+//! ```
+//!
+//! The answer is the lines that `--json` prints. The last one is a `summary`, or the `error` that took its place. A client
+//! that closes its end before that cancels the verb.
+//!
+//! **Invariant:** requests, waiting lines and connections are bounded; nobody but the owner of the home can connect,
+//! since its folder and the socket are closed to others.
+
+mod client;
+mod server;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::marker::PhantomData;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+pub(crate) use client::{Answers, ask};
+pub(crate) use server::serve;
+pub(crate) use socket::Listener;
+
+use crate::failure::Failure;
+
+/// The longest request: a link of 4 KiB and paths of the same length fit many times.
+const MAX_REQUEST: u64 = 64 << 10;
+/// Lines that wait for the client; a verb that has more to say waits until they are read.
+const QUEUE: usize = 64;
+/// Progress is told at most this often: as often as an eye can tell.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// A line of an answer, as text without its end.
+type LineSender = mpsc::Sender<String>;
+
+/// The last line of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Last<S> {
+    /// The verb did what it was asked to.
+    Summary(S),
+    /// It did not.
+    Error(Failure),
+}
+
+/// The way back to the client for a verb whose lines are `L`.
+pub(crate) struct Out<L> {
+    lines: LineSender,
+    progress: Mutex<Option<Instant>>,
+    kind: PhantomData<fn(L)>,
+}
+
+impl<L: Serialize> Out<L> {
+    fn new(lines: LineSender) -> Self {
+        Self { lines, progress: Mutex::new(None), kind: PhantomData }
+    }
+
+    /// Sends a line; waits while the client is behind.
+    ///
+    /// # Errors
+    /// When the line is no JSON, which is a mistake in this program.
+    pub(crate) async fn line(&self, line: L) -> Result<(), Failure> {
+        let text = serde_json::to_string(&line).map_err(Failure::system)?;
+        // A client that has gone cancels the verb by itself.
+        let _ = self.lines.send(text).await;
+        Ok(())
+    }
+
+    /// Sends a line that may be left out when others came just before; tells blocking work to stop once nobody listens.
+    pub(crate) fn progress(&self, line: impl FnOnce() -> L) -> ControlFlow<()> {
+        let mut last = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
+            *last = Some(Instant::now());
+            if let Ok(text) = serde_json::to_string(&line()) {
+                let _ = self.lines.try_send(text);
+            }
+        }
+        if self.lines.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}

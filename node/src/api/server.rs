@@ -1,0 +1,117 @@
+//! The node's end: reads a request, runs the verb, carries its lines back.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Last, LineSender, Listener, MAX_REQUEST, QUEUE};
+use crate::failure::Failure;
+
+/// Verbs at a time, each with a thread's worth of work at most; later clients wait in the system's queue.
+const MAX_CLIENTS: usize = 64;
+/// Time for a request to arrive, and for the client to close its end after the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After a failure to accept, such as too many open files: trying at once would only burn time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers requests with what `run` makes of them until `stop`; then verbs end and their clients see the connection close.
+///
+/// `run` sends the lines of its answer, the summary included, and returns the failure that takes the summary's place.
+pub(crate) async fn serve<R, F, Fut>(listener: Listener, stop: CancellationToken, run: F)
+where
+    R: DeserializeOwned + Send + 'static,
+    F: Fn(R, LineSender) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let clients = TaskTracker::new();
+    let accept = async {
+        // Never closed, so there is always a place to wait for.
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let stream = match listener.inner.accept().await {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    tracing::warn!("the local socket accepts nobody: {e}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (stop, run) = (stop.clone(), run.clone());
+            clients.spawn(async move {
+                // A client that fails is its own affair: it sees the connection close.
+                let _ = stop.run_until_cancelled(converse(stream, run)).await;
+                drop(place);
+            });
+        }
+    };
+    stop.run_until_cancelled(accept).await;
+    clients.close();
+    clients.wait().await;
+}
+
+async fn converse<R, F, Fut>(stream: UnixStream, run: F) -> io::Result<()>
+where
+    R: DeserializeOwned,
+    F: Fn(R, LineSender) -> Fut,
+    Fut: Future<Output = Result<(), Failure>>,
+{
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let outcome = match timeout(PATIENCE, read_request(&mut read)).await.map_err(io::Error::from)?? {
+        Ok(request) => {
+            let (lines, queue) = mpsc::channel(QUEUE);
+            let work = async { tokio::join!(run(request, lines), carry(queue, &mut write)) };
+            tokio::select! {
+                (outcome, carried) = work => carried.map(|()| outcome)?,
+                () = gone(&mut read) => return Ok(()),
+            }
+        }
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = outcome {
+        let last = serde_json::to_string(&Last::<()>::Error(failure))?;
+        write_line(&mut write, last).await?;
+    }
+    write.shutdown().await?;
+    // Closing with something unread would take the answer away from a client that is still writing.
+    let _ = timeout(PATIENCE, gone(&mut read)).await;
+    Ok(())
+}
+
+/// Reads one line of JSON.
+async fn read_request<R: DeserializeOwned>(
+    read: &mut (impl AsyncBufReadExt + Unpin),
+) -> io::Result<Result<R, Failure>> {
+    let mut line = Vec::new();
+    read.take(MAX_REQUEST + 1).read_until(b'\n', &mut line).await?;
+    if line.len() as u64 > MAX_REQUEST {
+        return Ok(Err(Failure::usage("request_too_long", format!("a request has at most {MAX_REQUEST} bytes"))));
+    }
+    Ok(serde_json::from_slice(&line).map_err(|e| Failure::usage("malformed_request", format!("the request: {e}"))))
+}
+
+async fn carry(mut queue: mpsc::Receiver<String>, write: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    while let Some(line) = queue.recv().await {
+        write_line(write, line).await?;
+    }
+    Ok(())
+}
+
+async fn write_line(write: &mut (impl AsyncWrite + Unpin), mut line: String) -> io::Result<()> {
+    line.push('\n');
+    write.write_all(line.as_bytes()).await
+}
+
+/// Waits until the client has closed its end; what it says after its request is not read by anyone.
+async fn gone(read: &mut (impl AsyncRead + Unpin)) {
+    let _ = tokio::io::copy(read, &mut tokio::io::sink()).await;
+}
