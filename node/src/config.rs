@@ -18,7 +18,7 @@ use std::path::Path;
 
 use layers::Layers;
 pub use layers::{ConfigError, Flags, Origin, Origins};
-use multiaddr::Multiaddr;
+use pedlar_net::Multiaddr;
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::session::MAX_WINDOW;
 use pedlar_wallet::{Network, ServerUrl};
