@@ -39,7 +39,7 @@ const QUEUE: usize = 64;
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// A line of an answer, as text without its end.
-type LineSender = mpsc::Sender<String>;
+pub(crate) type LineSender = mpsc::Sender<String>;
 
 /// The last line of an answer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +59,8 @@ pub(crate) struct Out<L> {
 }
 
 impl<L: Serialize> Out<L> {
-    fn new(lines: LineSender) -> Self {
+    /// The way back over `lines`.
+    pub(crate) fn new(lines: LineSender) -> Self {
         Self { lines, progress: Mutex::new(None), kind: PhantomData }
     }
 
@@ -74,14 +75,19 @@ impl<L: Serialize> Out<L> {
         Ok(())
     }
 
+    /// Sends a line from where nothing can wait; it is left out when the client is a whole queue behind.
+    pub(crate) fn now(&self, line: L) {
+        if let Ok(text) = serde_json::to_string(&line) {
+            let _ = self.lines.try_send(text);
+        }
+    }
+
     /// Sends a line that may be left out when others came just before; tells blocking work to stop once nobody listens.
     pub(crate) fn progress(&self, line: impl FnOnce() -> L) -> ControlFlow<()> {
         let mut last = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
             *last = Some(Instant::now());
-            if let Ok(text) = serde_json::to_string(&line()) {
-                let _ = self.lines.try_send(text);
-            }
+            self.now(line());
         }
         if self.lines.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

@@ -23,6 +23,7 @@ use pedlar_protocol::money::Msat;
 use pedlar_protocol::session::MAX_WINDOW;
 use pedlar_wallet::{Network, ServerUrl};
 pub use values::NetworkId;
+pub(crate) use values::sat;
 
 /// How a node is run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -103,6 +103,11 @@ impl Failure {
         Self::new(Exit::Failure, "system", message)
     }
 
+    /// The output can't be written: its reader has gone, or the disk is full.
+    pub(crate) fn output(error: std::io::Error) -> Self {
+        Self::new(Exit::Failure, "output", format!("the output can't be written: {error}"))
+    }
+
     /// The failure with what to do about it.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {

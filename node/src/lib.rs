@@ -1,13 +1,15 @@
 //! A Pedlar node: sessions, disk, the local API and the command line, wired to the swarm, the wallet and the market.
 
 mod accounts;
-#[allow(dead_code, unused_imports, reason = "the verbs, which use it, come next")]
 mod api;
 pub mod blobs;
+mod cli;
+mod cmd;
 pub mod config;
 mod driver;
 pub mod failure;
 pub mod home;
+mod identity;
 pub mod node;
 mod purchase;
 mod service;
@@ -16,9 +18,4 @@ mod session;
 mod shop;
 mod store;
 
-use std::process::ExitCode;
-
-/// Temporary.
-pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
-}
+pub use cli::{main, run};

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `pedlar`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pedlar_node::main()
+}

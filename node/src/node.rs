@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join;
-use libp2p_identity::ed25519;
 use pedlar_net::{GossipMessage, InboundStream, NetConfig, NetEvents, NetHandle, Verdict};
 use pedlar_protocol::book;
 use pedlar_protocol::credit::Rules;
@@ -36,10 +35,7 @@ use crate::purchase::Buyer;
 use crate::service::{self, Service};
 use crate::shop::{Shelf, Shopkeeper};
 use crate::store::{Journal, JournalError, Store, StoreError, lock};
-use crate::{accounts, session};
-
-/// The context under which the identity is derived from the words.
-const IDENTITY: &str = "pedlar identity v1";
+use crate::{accounts, identity, session};
 
 /// How long the first block may take to be learned from a server, when the network is told by it.
 const NETWORK_DEADLINE: Duration = Duration::from_secs(30);
@@ -110,12 +106,11 @@ impl Node {
     /// # Errors
     /// [`StartError`] names what is in the way; nothing runs then.
     pub async fn start(home: HomeLock, config: Config, keys: Keys) -> Result<Self, StartError> {
-        let secret = keys.derive(IDENTITY);
+        let secret = identity::secret(&keys);
+        let key = identity::keypair(&secret).ok_or(StartError::Identity)?;
         let (wallet, wallet_events) = open_wallet(&home, &config, keys).await?;
         let network = network(&config, &wallet).await?;
-        let mut seed = Zeroizing::new(*secret);
-        let key = ed25519::SecretKey::try_from_bytes(seed.as_mut_slice()).map_err(|_| StartError::Identity)?;
-        let market = Market::new(key.into(), network.clone(), terms(&config), now());
+        let market = Market::new(key, network.clone(), terms(&config), now());
         let stopping = CancellationToken::new();
         let driver = open_driver(&home, market, wallet, config.network, stopping.clone()).await?;
         let (net, events) = pedlar_net::spawn(net_config(&home, &config, secret, &network)).await?;

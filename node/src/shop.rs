@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -137,14 +138,14 @@ impl Shopkeeper {
         &self.outboards
     }
 
-    /// Hashes a file, remembers it, and puts it up for sale; `progress` hears the bytes hashed so far.
+    /// Hashes a file, remembers it, and puts it up for sale; `progress` hears the bytes hashed so far and may stop it.
     ///
     /// # Errors
     /// [`PublishFailure`]; nothing is for sale then that was not before.
     pub(crate) async fn publish(
         &self,
         publication: Publication,
-        mut progress: impl FnMut(u64) + Send + 'static,
+        progress: impl FnMut(u64) -> ControlFlow<()> + Send + 'static,
     ) -> Result<Shelved, PublishFailure> {
         let Publication { path, name, price, copy } = publication;
         let default = self.driver.read(|market| market.shop().price());
@@ -152,13 +153,9 @@ impl Shopkeeper {
             return Err(PublishFailure::NoPrice);
         }
         let (outboards, copies) = (self.outboards.clone(), self.copies.clone());
-        let told = move |bytes| {
-            progress(bytes);
-            std::ops::ControlFlow::Continue(())
-        };
         let hashing = spawn_blocking(move || match copy {
-            true => blobs::publish_copy(&path, &copies, &outboards, told),
-            false => blobs::publish(&path, &outboards, told),
+            true => blobs::publish_copy(&path, &copies, &outboards, progress),
+            false => blobs::publish(&path, &outboards, progress),
         });
         let blob = hashing.await.map_err(|_| PublishFailure::Interrupted)??;
         // A name that is safe as a file's is within the bounds of an offer's, but for its length in bytes.

@@ -1,0 +1,79 @@
+//! `pedlar published`: what this node has for sale.
+
+use std::io;
+
+use indicatif::BinaryBytes;
+use pedlar_protocol::money::Price;
+use serde::{Deserialize, Serialize};
+
+use super::publish::Published;
+use super::{Remote, Verb};
+use crate::api::Out;
+use crate::cli::screen::Screen;
+use crate::failure::Failure;
+use crate::node::Node;
+use crate::shop::Shopkeeper;
+
+/// List the files that are for sale here.
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[command(after_help = "Example:\n  pedlar published")]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Args {}
+
+/// What `published` says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Line {
+    /// A file that is for sale.
+    Published {
+        /// As when it was published.
+        #[serde(flatten)]
+        published: Published,
+        /// Why it is refused to buyers, where it is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+    },
+}
+
+/// How many there are.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    published: usize,
+    bytes: u64,
+}
+
+impl Verb for Args {
+    type Line = Line;
+    type Summary = Summary;
+
+    fn show(Line::Published { published, refused }: Line, screen: &mut Screen) -> io::Result<()> {
+        let price = published.price_msat_per_gib.map(|msat| Price::per_gib(msat).to_string());
+        let size = BinaryBytes(published.size).to_string();
+        let path = refused.map_or(published.path.clone(), |reason| format!("{} (refused: {reason})", published.path));
+        screen.row(
+            ["NAME", "SIZE", "PRICE", "LINK", "FILE"],
+            [published.name, size, price.unwrap_or_default(), published.link, path],
+        );
+        Ok(())
+    }
+
+    fn sum_up(Summary { published, bytes }: Summary, screen: &mut Screen) -> io::Result<()> {
+        screen.text(format_args!("{published} files, {}", BinaryBytes(bytes)))
+    }
+}
+
+impl Remote for Args {
+    async fn run(self, node: &Node, out: Out<Line>) -> Result<Summary, Failure> {
+        let shelf = node.shop.shelf().all();
+        let checks: Vec<_> = shelf.iter().map(|shelved| shelved.blob.clone()).collect();
+        let refusals = move || checks.iter().map(|blob| Shopkeeper::check(blob).err()).collect::<Vec<_>>();
+        let refusals = tokio::task::spawn_blocking(refusals).await.map_err(Failure::system)?;
+        let mut summary = Summary { published: shelf.len(), bytes: 0 };
+        for (shelved, refused) in shelf.iter().zip(refusals) {
+            summary.bytes = summary.bytes.saturating_add(shelved.blob.size.bytes());
+            let refused = refused.map(|error| error.to_string());
+            out.line(Line::Published { published: Published::of(node, shelved), refused }).await?;
+        }
+        Ok(summary)
+    }
+}

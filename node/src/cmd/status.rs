@@ -1,0 +1,229 @@
+//! `pedlar status`: how the node is.
+
+use std::io;
+
+use pedlar_protocol::account::Direction;
+use pedlar_protocol::ledger::LedgerAccount;
+use pedlar_protocol::market::Market;
+use pedlar_protocol::money::{Msat, Price};
+use pedlar_protocol::offer::Service;
+use pedlar_protocol::time::Timestamp;
+use pedlar_wallet::{ServerState, ServerUrl, WalletStatus};
+use serde::{Deserialize, Serialize};
+
+use super::up::reachable;
+use super::{Done, Remote, Verb};
+use crate::api::Out;
+use crate::cli::screen::Screen;
+use crate::driver::now;
+use crate::failure::Failure;
+use crate::node::Node;
+
+/// Show how the node is: its network, its server, what it earned and spent.
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[command(after_help = "Examples:\n  pedlar status\n  pedlar status --json | jq .earned_msat")]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Args {}
+
+/// What `status` says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Line {
+    /// All of it.
+    Status(Box<Status>),
+}
+
+/// The node at a glance.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    peer_id: String,
+    network: String,
+    home: String,
+    started: String,
+    listen: Vec<String>,
+    /// Height of the newest block known.
+    tip: u32,
+    servers: Vec<Server>,
+    /// The chain is still being searched for the coins of restored words.
+    restoring: bool,
+    /// Connected peers.
+    peers: usize,
+    /// Offers known.
+    offers: usize,
+    /// Absent while nothing is sold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selling: Option<Selling>,
+    earned_msat: u64,
+    spent_msat: u64,
+    topups: Vec<OpenTopUp>,
+}
+
+/// An Electrum server.
+#[derive(Debug, Serialize, Deserialize)]
+struct Server {
+    url: String,
+    state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    /// Why it is down, in our words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// How things stand with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Up,
+    Down,
+    Connecting,
+    /// Asked when another one fails.
+    Standby,
+}
+
+/// What is sold.
+#[derive(Debug, Serialize, Deserialize)]
+struct Selling {
+    service: String,
+    /// The price of what has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_msat_per_gib: Option<u64>,
+    published: usize,
+}
+
+/// An advance that is agreed on and does not count yet.
+#[derive(Debug, Serialize, Deserialize)]
+struct OpenTopUp {
+    peer: String,
+    /// Whether we are to pay it or to be paid.
+    ours: bool,
+    amount_sat: u64,
+    since: String,
+}
+
+impl Verb for Args {
+    type Line = Line;
+    type Summary = Done;
+
+    fn show(Line::Status(status): Line, screen: &mut Screen) -> io::Result<()> {
+        let mut fact = |name: &str, fact: String| screen.text(format_args!("{name:<10}{fact}"));
+        fact("node", format!("{} on {}", status.peer_id, status.network))?;
+        fact("home", status.home)?;
+        status.listen.iter().try_for_each(|addr| fact("listens", addr.clone()))?;
+        fact("tip", format!("block {}", status.tip))?;
+        for server in &status.servers {
+            let reason = server.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let since = server.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+            fact("server", format!("{} {}{since}{reason}", server.url, server.state.as_str()))?;
+        }
+        if status.restoring {
+            fact("wallet", "is searching the chain for the coins of the restored words".to_owned())?;
+        }
+        fact("peers", status.peers.to_string())?;
+        fact("offers", status.offers.to_string())?;
+        fact("sells", status.selling.map_or_else(|| "nothing".to_owned(), |selling| selling.to_string()))?;
+        fact("earned", Msat::new(status.earned_msat).to_string())?;
+        fact("spent", Msat::new(status.spent_msat).to_string())?;
+        status.topups.iter().try_for_each(|topup| fact("waits", topup.to_string()))
+    }
+
+    fn sum_up(_: Done, _: &mut Screen) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Remote for Args {
+    async fn run(self, node: &Node, out: Out<Line>) -> Result<Done, Failure> {
+        let peers = node.net.peers().await.len();
+        let wallet = node.driver.wallet().status().borrow().clone();
+        let status = node.driver.read(|market| status(node, market, &wallet, peers, now()));
+        out.line(Line::Status(Box::new(status))).await?;
+        Ok(Done {})
+    }
+}
+
+fn status(node: &Node, market: &Market, wallet: &WalletStatus, peers: usize, now: Timestamp) -> Status {
+    let ledger = market.ledger();
+    // Income is a credit, and credits are negative.
+    let amount = |msat: i128| u64::try_from(msat).unwrap_or(0);
+    Status {
+        peer_id: market.me().to_string(),
+        network: market.network().to_string(),
+        home: node.home.home().to_string(),
+        started: node.started.to_string(),
+        listen: reachable(node),
+        tip: wallet.tip_height,
+        servers: servers(&node.config.electrum, &wallet.server),
+        restoring: wallet.restoring,
+        peers,
+        offers: market.book().live(now).count(),
+        selling: selling(market),
+        earned_msat: amount(-ledger.balance(LedgerAccount::Income(Service::Chunks))),
+        spent_msat: amount(ledger.balance(LedgerAccount::Expense(Service::Chunks))),
+        topups: open_topups(market),
+    }
+}
+
+fn servers(configured: &[ServerUrl], current: &ServerState) -> Vec<Server> {
+    let server = |(place, url): (usize, &ServerUrl)| {
+        let (state, since_ms, reason) = match current {
+            ServerState::Up { server, since_ms } if server == url => (State::Up, Some(*since_ms), None),
+            ServerState::Down { server, since_ms, reason } if server == url => {
+                (State::Down, Some(*since_ms), Some(reason.to_string()))
+            }
+            ServerState::Connecting if place == 0 => (State::Connecting, None, None),
+            ServerState::Up { .. } | ServerState::Down { .. } | ServerState::Connecting => (State::Standby, None, None),
+        };
+        let since = since_ms.map(|ms| Timestamp::from_ms(ms).to_string());
+        Server { url: url.to_string(), state, since, reason }
+    };
+    configured.iter().enumerate().map(server).collect()
+}
+
+fn selling(market: &Market) -> Option<Selling> {
+    let shop = market.shop();
+    shop.ceiling()?;
+    Some(Selling {
+        service: Service::Chunks.to_string(),
+        price_msat_per_gib: shop.price().map(Price::msat_per_gib),
+        published: shop.goods().count(),
+    })
+}
+
+fn open_topups(market: &Market) -> Vec<OpenTopUp> {
+    let accounts = market.accounts().flat_map(|(peer, direction, account)| {
+        account.topups().filter(|line| !line.closed).map(move |line| OpenTopUp {
+            peer: peer.to_string(),
+            ours: direction == Direction::Bought,
+            amount_sat: line.amount_sat,
+            since: line.created.to_string(),
+        })
+    });
+    accounts.collect()
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "is up",
+            Self::Down => "is down",
+            Self::Connecting => "is being connected to",
+            Self::Standby => "stands by",
+        }
+    }
+}
+
+impl std::fmt::Display for Selling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {} published", self.service, self.published)?;
+        self.price_msat_per_gib.map_or(Ok(()), |msat| write!(f, ", {}", Price::per_gib(msat)))
+    }
+}
+
+impl std::fmt::Display for OpenTopUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { peer, amount_sat, since, .. } = self;
+        let (what, whom) = if self.ours { ("our payment", "to") } else { ("a payment", "from") };
+        write!(f, "{what} of {amount_sat} sat {whom} {peer}, since {since}")
+    }
+}
