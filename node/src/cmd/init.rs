@@ -6,8 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use pedlar_protocol::wire::peer_id;
-use pedlar_wallet::keys::CreateError;
-use pedlar_wallet::{Network, SeedFile, Words};
+use pedlar_wallet::{CreateSeedError, Network, SeedFile, Words};
 use serde::{Deserialize, Serialize};
 
 use super::{Done, Verb};
@@ -97,7 +96,7 @@ pub(crate) fn perform(args: &Args, home: &Home, screen: &mut Screen) -> Result<(
     }
     write_missing(&home.config_file(), &settings(&config)?)?;
     SeedFile::create(&home.seed(), &words, &passphrase).map_err(|e| match e {
-        CreateError::Exists => Failure::usage("exists", e),
+        CreateSeedError::Exists => Failure::usage("exists", e),
         other => Failure::system(other),
     })?;
     let keypair = identity::keypair(&identity::secret(&words.keys()));

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pedlar_net::SpawnError;
-use pedlar_wallet::keys::OpenError as SeedError;
-use pedlar_wallet::{Keys, OpenError, SeedFile};
+
+use pedlar_wallet::{Keys, OpenError, OpenSeedError, SeedFile};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -167,9 +167,9 @@ fn taken(error: LockError) -> Failure {
     }
 }
 
-fn shut(error: SeedError) -> Failure {
+fn shut(error: OpenSeedError) -> Failure {
     match error {
-        SeedError::WrongPassphrase => Failure::new(Exit::Passphrase, "wrong_passphrase", error),
+        OpenSeedError::WrongPassphrase => Failure::new(Exit::Passphrase, "wrong_passphrase", error),
         other => Failure::system(other),
     }
 }

@@ -1,5 +1,6 @@
 //! Two nodes on loopback, without a chain: what is free needs no money, and what is not is refused.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ async fn publish(node: &Node, dir: &Path, bytes: &[u8], price: Price) -> Link {
     let path = dir.join("sold.bin");
     std::fs::write(&path, bytes).unwrap();
     let publication = Publication { path, name: None, price: Some(price), copy: false };
-    let shelved = node.shop.publish(publication, |_| {}).await.unwrap();
+    let shelved = node.shop.publish(publication, |_| ControlFlow::Continue(())).await.unwrap();
     let addrs = node.net.listen_addrs().into_iter().map(|addr| addr.with_p2p(node.net.peer_id()).unwrap());
     Link { addrs: addrs.collect(), ..Link::new(shelved.blob.root) }
 }
