@@ -9,6 +9,7 @@
 
 pub(crate) mod account;
 pub(crate) mod down;
+pub(crate) mod get;
 pub(crate) mod init;
 pub(crate) mod market;
 pub(crate) mod peers;
@@ -93,6 +94,7 @@ pub(crate) enum Request {
     Unpublish(unpublish::Args),
     Published(published::Args),
     Sell(sell::Args),
+    Get(get::Args),
     /// Coins: receive, see and send them.
     #[command(subcommand)]
     Wallet(wallet::Request),
@@ -113,6 +115,7 @@ macro_rules! each_verb {
             Request::Unpublish($args) => $do,
             Request::Published($args) => $do,
             Request::Sell($args) => $do,
+            Request::Get($args) => $do,
             Request::Wallet(wallet::Request::Receive($args)) => $do,
             Request::Wallet(wallet::Request::Balance($args)) => $do,
             Request::Wallet(wallet::Request::Send($args)) => $do,
@@ -128,6 +131,7 @@ impl Request {
     /// The same request as a dry run, where money is spent and nobody has agreed to it yet.
     fn rehearsal(&self) -> Option<Self> {
         match self {
+            Self::Get(args) => args.rehearsal().map(Self::Get),
             Self::Wallet(wallet::Request::Send(args)) => {
                 args.rehearsal().map(|args| Self::Wallet(wallet::Request::Send(args)))
             }

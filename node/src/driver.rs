@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bitcoin::Address;
 use bitcoin::hashes::Hash;
 use libp2p_identity::PeerId;
-use pedlar_protocol::account::{Direction, OutPoint};
+use pedlar_protocol::account::OutPoint;
 use pedlar_protocol::book::Book;
 use pedlar_protocol::id::{PayeeId, TopUpId};
 use pedlar_protocol::market::{Incoming, Market, Outgoing, TOPUP_LIFE, TopUpStep};
@@ -146,12 +146,6 @@ impl Driver {
         max_fee_sat: u64,
     ) -> Result<wallet::Payment, wallet::PayError> {
         self.wallet.pay(PaymentId(id.0), address, amount_sat, max_fee_sat).await
-    }
-
-    /// What is left with a seller, as our own books have it, in msat of paid less spent.
-    pub(crate) fn prepaid(&self, seller: &PeerId) -> pedlar_protocol::money::Msat {
-        self.read(|market| market.account(seller, Direction::Bought).map(|account| account.tab().prepaid()))
-            .unwrap_or_default()
     }
 }
 

@@ -34,6 +34,10 @@ use crate::store::StoreError;
 /// How often a seller that broke off is asked again before the next one is.
 const TRIES: usize = 2;
 
+/// Reliability of a seller that served us before, and of one that we do not know, in thousandths.
+const SERVED_WELL: u16 = 900;
+const STRANGER: u16 = 500;
+
 /// What is to be bought, and what it may cost.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
@@ -134,7 +138,8 @@ impl Buyer {
     /// [`OrderError`] when nobody quotes.
     pub(crate) async fn quotes(&self, order: &Order, tell: Tell<'_>) -> Result<Vec<Ranked>, OrderError> {
         let found = self.find(&order.link).await?;
-        let ranked = self.rank(&found, None, tell).await;
+        let setup_fee = self.setup_fee().await;
+        let ranked = rank_found(&found, None, setup_fee, tell);
         for seller in found {
             seller.offered.decline().await;
         }
@@ -205,7 +210,8 @@ impl Buyer {
         let mut found = self.find(&order.link).await?;
         let first = found.first().ok_or_else(|| OrderError::NoSeller(Vec::new()))?;
         let mut part = self.open(order, first.offered.size)?;
-        let ranked = self.rank(&found, Some(&part), tell).await;
+        let setup_fee = self.setup_fee().await;
+        let ranked = rank_found(&found, Some(&part), setup_fee, tell);
         let affordable = within(&ranked, order.max)?;
         let ready: Vec<PeerId> =
             affordable.iter().filter(|best| best.advance == Msat::ZERO).map(|best| best.candidate.seller).collect();
@@ -293,26 +299,30 @@ impl Buyer {
         Ok(Arc::new(Mutex::new(Download::open(order.link.root, size, &order.dest)?)))
     }
 
-    /// Orders the sellers by what the missing bytes cost there in all.
-    async fn rank(&self, found: &[Found], part: Option<&Part>, tell: Tell<'_>) -> Vec<Ranked> {
+    /// The fee of an advance now.
+    async fn setup_fee(&self) -> Msat {
         let fee_sat = self.driver.wallet().estimate_fee(0).await.unwrap_or(0);
-        let setup_fee = Msat::from_sat(fee_sat).unwrap_or(Msat::MAX);
-        let have = part.map_or(0, |part| lock(part).present_bytes());
-        let candidates = found.iter().map(|one| Candidate {
-            seller: one.seller,
-            price: one.offered.quote.quote().price,
-            available: one.available,
-            setup_fee,
-            reliability: if one.served > Msat::ZERO { 900 } else { 500 },
-        });
-        let size = found.iter().map(|one| one.offered.size.bytes()).max().unwrap_or(0);
-        let ranked = rank(candidates, size.saturating_sub(have));
-        for one in &ranked {
-            let Candidate { seller, price, available, .. } = one.candidate;
-            tell(News::Quote { seller, price, cost: one.charge, available });
-        }
-        ranked
+        Msat::from_sat(fee_sat).unwrap_or(Msat::MAX)
     }
+}
+
+/// Orders the sellers by what the missing bytes cost there in all.
+fn rank_found(found: &[Found], part: Option<&Part>, setup_fee: Msat, tell: Tell<'_>) -> Vec<Ranked> {
+    let have = part.map_or(0, |part| lock(part).present_bytes());
+    let candidates = found.iter().map(|one| Candidate {
+        seller: one.seller,
+        price: one.offered.quote.quote().price,
+        available: one.available,
+        setup_fee,
+        reliability: if one.served > Msat::ZERO { SERVED_WELL } else { STRANGER },
+    });
+    let size = found.iter().map(|one| one.offered.size.bytes()).max().unwrap_or(0);
+    let ranked = rank(candidates, size.saturating_sub(have));
+    for one in &ranked {
+        let Candidate { seller, price, available, .. } = one.candidate;
+        tell(News::Quote { seller, price, cost: one.charge, available });
+    }
+    ranked
 }
 
 impl Trade {

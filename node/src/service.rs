@@ -23,14 +23,17 @@ pub(crate) trait Service: Send + Sync {
     fn quote(&self, request: Request) -> BoxFuture<'_, Result<Delivery, Refusal>>;
 }
 
+/// Delivers over a session until that ends.
+pub(crate) type Serve = Box<dyn for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<(), SessionError>> + Send>;
+
 /// What was found for a request, ready to be delivered.
 pub(crate) struct Delivery {
     /// What it is.
     pub(crate) root: Root,
     /// How long it is.
     pub(crate) size: Size,
-    /// Delivers it over a session until that ends.
-    pub(crate) serve: Box<dyn for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<(), SessionError>> + Send>,
+    /// Delivers it.
+    pub(crate) serve: Serve,
 }
 
 /// Every good that this version knows to sell.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -131,11 +131,6 @@ impl Shopkeeper {
     /// The shelf.
     pub(crate) fn shelf(&self) -> &Arc<Shelf> {
         &self.shelf
-    }
-
-    /// Where hash trees are kept.
-    pub(crate) fn outboards(&self) -> &Path {
-        &self.outboards
     }
 
     /// Hashes a file, remembers it, and puts it up for sale; `progress` hears the bytes hashed so far and may stop it.

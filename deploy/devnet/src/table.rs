@@ -57,12 +57,14 @@ async fn rows(market: &Market) -> Vec<String> {
     for node in &market.nodes {
         let status = node.home.one(&["status"], "status").await.unwrap_or_default();
         let balance = node.home.one(&["wallet", "balance"], "balance").await.unwrap_or_default();
+        let accounts = node.home.ask(&["account", "list"]).await.unwrap_or_default();
+        let tabs = accounts.iter().filter(|line| line["type"] == "account").count();
         let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
         rows.push(row(&[
             node.home.name.clone(),
             number(&status["peers"]),
             number(&status["offers"]),
-            number(&status["accounts"]),
+            tabs.to_string(),
             number(&status["earned_msat"]),
             number(&status["spent_msat"]),
             number(&balance["confirmed_sat"]),

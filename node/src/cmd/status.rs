@@ -56,6 +56,9 @@ pub(crate) struct Status {
     earned_msat: u64,
     spent_msat: u64,
     topups: Vec<OpenTopUp>,
+    /// Why nothing is sold at this moment, though something is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<String>,
 }
 
 /// An Electrum server.
@@ -124,7 +127,8 @@ impl Verb for Args {
         fact("sells", status.selling.map_or_else(|| "nothing".to_owned(), |selling| selling.to_string()))?;
         fact("earned", Msat::new(status.earned_msat).to_string())?;
         fact("spent", Msat::new(status.spent_msat).to_string())?;
-        status.topups.iter().try_for_each(|topup| fact("waits", topup.to_string()))
+        status.topups.iter().try_for_each(|topup| fact("waits", topup.to_string()))?;
+        status.journal.map_or(Ok(()), |trouble| fact("stopped", format!("the journal can't be written: {trouble}")))
     }
 
     fn sum_up(_: Done, _: &mut Screen) -> io::Result<()> {
@@ -161,6 +165,7 @@ fn status(node: &Node, market: &Market, wallet: &WalletStatus, peers: usize, now
         earned_msat: amount(-ledger.balance(LedgerAccount::Income(Service::Chunks))),
         spent_msat: amount(ledger.balance(LedgerAccount::Expense(Service::Chunks))),
         topups: open_topups(market),
+        journal: node.driver.store().trouble().map(|trouble| trouble.to_string()),
     }
 }
 

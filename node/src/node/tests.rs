@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use pedlar_protocol::content::Link;
 use pedlar_protocol::money::Price;

@@ -1,0 +1,312 @@
+//! `get`: buys an object.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use libp2p_identity::PeerId;
+use pedlar_protocol::content::Link;
+use pedlar_protocol::money::Msat;
+use pedlar_protocol::settlement::AdvanceError;
+use pedlar_wallet::PayError;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::{Remote, Verb};
+use crate::api::Out;
+use crate::blobs::{self, FinishError, safe_name};
+use crate::cli::screen::Screen;
+use crate::failure::{Exit, Failure};
+use crate::node::Node;
+use crate::purchase::{
+    News, Order, OrderError, Outcome, PaymentFailure, PaymentNews, SellerFailure, Why, asks_for_money,
+};
+use crate::session::BuyFailure;
+
+/// Lines between the purchase and the client; all but progress are few.
+const LINES: usize = 256;
+
+const EXAMPLES: &str = "\
+Examples:
+  pedlar get pedlar:bafkr4i…                              buy it here, from what is prepaid
+  pedlar get pedlar:bafkr4i… --dry-run                    what it costs, and where
+  pedlar get pedlar:bafkr4i… -o film.mkv --prepay 5000sat as a stranger: pay 5,000 sat in advance
+  pedlar get pedlar:bafkr4i… --max 50sat                  stop before more than 50 sat can be lost
+
+An advance is not refundable: what is left of it buys at the same seller later. Without coins of its own the
+node shows a payment link, and goes on when somebody has paid it.";
+
+/// Buy a file by its link, and verify every 16 KiB of it.
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The link: pedlar:…
+    link: String,
+    /// Where the file goes: a path, or a folder
+    #[arg(short, long, value_name = "PATH", default_value = ".", value_parser = PathBufValueParser::new().try_map(std::path::absolute))]
+    output: PathBuf,
+    /// All that can be lost: price, fees, and an advance that is not used up
+    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
+    max: Option<u64>,
+    /// Pay this much in advance on chain if the best seller asks for it
+    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
+    prepay: Option<u64>,
+    /// Show the quotes and buy nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Pay the advance without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What is said on the way.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Line {
+    /// What the missing bytes cost at a seller, the cheapest first.
+    Quote { peer: String, price_msat_per_gib: u64, cost_msat: u64, available_msat: u64 },
+    /// Our wallet has paid an advance.
+    Payment { txid: String, amount_sat: u64, fee_sat: u64, address: String },
+    /// Another wallet may pay the advance.
+    Pay { uri: String, amount_sat: u64 },
+    /// The advance counts.
+    Credited { paid_msat: u64 },
+    /// More is verified and written.
+    Progress { bytes: u64, total: u64 },
+    /// A seller failed; the next is asked.
+    Failed { peer: String, reason: String },
+}
+
+/// What the purchase came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// Where the file is; nothing on a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<PathBuf>,
+    /// Bytes bought now: what was there already is not counted.
+    bytes: u64,
+    paid_msat: u64,
+    fees_sat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txid: Option<String>,
+    seconds: f64,
+    sellers: Vec<Share>,
+}
+
+/// What was bought from one seller.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Share {
+    peer: String,
+    bytes: u64,
+    msat: u64,
+    /// Bytes on the stream in both directions, proofs and receipts included.
+    wire_bytes: u64,
+}
+
+impl Args {
+    /// The same as a dry run, where an advance may be paid and nobody has agreed to it yet.
+    pub(super) fn rehearsal(&self) -> Option<Self> {
+        let unagreed = self.prepay.is_some() && !self.yes && !self.dry_run;
+        unagreed.then(|| Self { dry_run: true, ..self.clone() })
+    }
+
+    fn order(&self) -> Result<Order, Failure> {
+        let link: Link = self.link.parse().map_err(|error| {
+            Failure::usage("malformed_link", format!("the link can't be read: {error}"))
+                .hint("a link looks like pedlar:bafkr4i…")
+        })?;
+        let dest = destination(&self.output, &link);
+        if dest.symlink_metadata().is_ok() {
+            let exists = format!("{} exists already", dest.display());
+            return Err(Failure::usage("exists", exists).hint("name another file with -o"));
+        }
+        let prepay_sat = self.prepay.map(|prepay| Msat::new(prepay).floor_sat());
+        Ok(Order { link, dest, max: self.max.map(Msat::new), prepay_sat })
+    }
+}
+
+impl Verb for Args {
+    type Line = Line;
+    type Summary = Summary;
+
+    fn show(line: Line, screen: &mut Screen) -> io::Result<()> {
+        match line {
+            Line::Quote { peer, price_msat_per_gib, cost_msat, available_msat } => {
+                let price = pedlar_protocol::money::Price::per_gib(price_msat_per_gib);
+                let (cost, available) = (Msat::new(cost_msat), Msat::new(available_msat));
+                screen.text(format_args!("{peer}  {price}  costs {cost}, {available} prepaid"))
+            }
+            Line::Payment { txid, amount_sat, fee_sat, address } => screen.text(format_args!(
+                "paid {amount_sat} sat (fee {fee_sat} sat) to {address} with {txid}; waiting until it counts"
+            )),
+            Line::Pay { uri, amount_sat } => {
+                screen.text(format_args!("this wallet has too little: pay {amount_sat} sat from any wallet\n{uri}"))?;
+                screen.qr(&uri)
+            }
+            Line::Credited { paid_msat } => {
+                screen.text(format_args!("the advance counts: {} paid in all", Msat::new(paid_msat)))
+            }
+            Line::Progress { bytes, total } => {
+                screen.progress(bytes, total);
+                Ok(())
+            }
+            Line::Failed { peer, reason } => screen.text(format_args!("{peer} failed: {reason}")),
+        }
+    }
+
+    fn sum_up(summary: Summary, screen: &mut Screen) -> io::Result<()> {
+        let Some(path) = summary.path else {
+            return screen.text(format_args!("nothing was bought"));
+        };
+        let (paid, fees) = (Msat::new(summary.paid_msat), summary.fees_sat);
+        let (bytes, seconds, sellers) = (summary.bytes, summary.seconds, summary.sellers.len());
+        screen.text(format_args!(
+            "{} — {bytes} bytes from {sellers} seller(s) in {seconds:.1} s for {paid}, {fees} sat of fees",
+            path.display()
+        ))
+    }
+}
+
+impl Remote for Args {
+    async fn run(self, node: &Node, out: Out<Line>) -> Result<Summary, Failure> {
+        let order = self.order()?;
+        let (lines, mut queue) = mpsc::channel(LINES);
+        let stop = node.stopping.child_token();
+        // A client that goes away drops this future, and with it the guard: the purchase then signs and goes.
+        let _guard = stop.clone().drop_guard();
+        let (buyer, dry_run) = (Arc::clone(&node.buyer), self.dry_run);
+        let purchase = node.tasks().spawn(async move {
+            let tell = move |news| drop(lines.try_send(news));
+            match dry_run {
+                true => buyer.quotes(&order, &tell).await.map(|_| None),
+                false => buyer.buy(&order, &stop, &tell).await.map(Some),
+            }
+        });
+        while let Some(news) = queue.recv().await {
+            match news {
+                News::Progress { bytes, total } => drop(out.progress(|| Line::Progress { bytes, total })),
+                news => out.line(line_of(news)).await?,
+            }
+        }
+        let outcome = purchase.await.map_err(Failure::system)?;
+        Ok(outcome.map_err(failure_of)?.map_or_else(nothing, summary_of))
+    }
+}
+
+fn line_of(news: News) -> Line {
+    match news {
+        News::Quote { seller, price, cost, available } => Line::Quote {
+            peer: seller.to_string(),
+            price_msat_per_gib: price.msat_per_gib(),
+            cost_msat: cost.msat(),
+            available_msat: available.msat(),
+        },
+        News::Payment(PaymentNews::Paid { txid, amount_sat, fee_sat, address }) => {
+            Line::Payment { txid, amount_sat, fee_sat, address }
+        }
+        News::Payment(PaymentNews::PayThis { uri, amount_sat }) => Line::Pay { uri, amount_sat },
+        News::Payment(PaymentNews::Credited { paid }) => Line::Credited { paid_msat: paid.msat() },
+        News::Progress { bytes, total } => Line::Progress { bytes, total },
+        News::Failed { seller, reason } => Line::Failed { peer: seller.to_string(), reason },
+    }
+}
+
+const fn nothing() -> Summary {
+    Summary { path: None, bytes: 0, paid_msat: 0, fees_sat: 0, txid: None, seconds: 0.0, sellers: Vec::new() }
+}
+
+fn summary_of(outcome: Outcome) -> Summary {
+    let share = |(peer, bought): &(PeerId, crate::session::Bought)| Share {
+        peer: peer.to_string(),
+        bytes: bought.bytes,
+        msat: bought.cost.msat(),
+        wire_bytes: bought.wire_bytes,
+    };
+    Summary {
+        sellers: outcome.sellers.iter().map(share).collect(),
+        path: Some(outcome.path),
+        bytes: outcome.bytes,
+        paid_msat: outcome.paid.msat(),
+        fees_sat: outcome.fees_sat,
+        txid: outcome.txid,
+        seconds: outcome.took.as_secs_f64(),
+    }
+}
+
+fn failure_of(error: OrderError) -> Failure {
+    let text = error.to_string();
+    let plain = |exit, code| Failure::new(exit, code, &text);
+    match &error {
+        OrderError::NotFound(_) => {
+            plain(Exit::NotFound, "not_found").hint("is the link right, and does its seller run?")
+        }
+        OrderError::Unreachable(_) => plain(Exit::Network, "unreachable").hint("try again later"),
+        OrderError::NoSeller(_) => plain(Exit::NoSeller, "no_seller"),
+        OrderError::TooDear { cheapest, .. } => {
+            plain(Exit::NoSeller, "too_dear").hint(format!("raise the limit: --max {}msat", cheapest.msat()))
+        }
+        OrderError::PrepayOverMax { .. } => plain(Exit::OverLimit, "prepay_over_max"),
+        OrderError::Payment(failure) => payment_failure(failure),
+        OrderError::Incomplete { failures, .. } => incomplete(failures, &text),
+        OrderError::Open(blobs::OpenError::Exists(_)) | OrderError::Finish(FinishError::Exists { .. }) => {
+            Failure::usage("exists", &text).hint("name another file with -o")
+        }
+        OrderError::Open(_) | OrderError::Finish(_) | OrderError::Store(_) => Failure::system(&text),
+        OrderError::Interrupted => plain(Exit::Interrupted, "interrupted"),
+    }
+}
+
+/// What is said of a payment that did not happen, or does not count yet.
+pub(super) fn payment_failure(failure: &PaymentFailure) -> Failure {
+    let text = failure.to_string();
+    match failure {
+        PaymentFailure::Advance(AdvanceError::NeedsWord { amount_sat, .. }) => {
+            Failure::new(Exit::Funds, "advance_required", &text).hint(format!("allow it: --prepay {amount_sat}sat"))
+        }
+        PaymentFailure::Advance(AdvanceError::TooSmall { amount_sat, .. }) => {
+            Failure::new(Exit::Funds, "advance_too_small", &text).hint(format!("allow more: --prepay {amount_sat}sat"))
+        }
+        PaymentFailure::Advance(AdvanceError::OverLimit { .. }) => Failure::new(Exit::OverLimit, "over_limit", &text),
+        PaymentFailure::Wallet(PayError::Short { .. }) => {
+            Failure::new(Exit::Funds, "insufficient_funds", &text).hint("get coins: pedlar wallet receive")
+        }
+        PaymentFailure::Wallet(PayError::FeeAboveLimit { .. }) => {
+            Failure::new(Exit::OverLimit, "fee_over_limit", &text)
+        }
+        PaymentFailure::NotConfirmed => Failure::new(Exit::Unconfirmed, "not_confirmed", &text),
+        PaymentFailure::Seller(_) | PaymentFailure::Quote(_) => Failure::new(Exit::Network, "seller_failed", &text),
+        PaymentFailure::Wallet(_) | PaymentFailure::Address(_) | PaymentFailure::Store(_) => Failure::system(&text),
+    }
+}
+
+fn incomplete(failures: &[SellerFailure], text: &str) -> Failure {
+    let any = |test: fn(&BuyFailure) -> bool| {
+        failures.iter().any(|failure| matches!(&failure.why, Why::Buying(buying) if test(buying)))
+    };
+    let goes_on = "what is verified stays: the same command goes on with it";
+    if any(|failure| matches!(failure, BuyFailure::Integrity(_))) {
+        Failure::new(Exit::Integrity, "integrity", text)
+    } else if any(|failure| matches!(failure, BuyFailure::Refused(refusal) if asks_for_money(refusal))) {
+        Failure::new(Exit::Funds, "advance_required", text).hint("pay more in advance: --prepay AMOUNT")
+    } else if any(|failure| matches!(failure, BuyFailure::Limit)) {
+        Failure::new(Exit::OverLimit, "over_limit", text).hint("raise --max; what is verified stays")
+    } else if any(|failure| matches!(failure, BuyFailure::Write(_))) {
+        Failure::system(text).hint(goes_on)
+    } else {
+        Failure::new(Exit::Network, "sellers_failed", text).hint(goes_on)
+    }
+}
+
+/// The file itself: in a folder it takes the name that the link hints at, made safe, or its root's.
+fn destination(output: &Path, link: &Link) -> PathBuf {
+    if !output.is_dir() {
+        return output.to_owned();
+    }
+    let name = link.name.as_deref().and_then(safe_name);
+    output.join(name.unwrap_or_else(|| link.root.to_string()))
+}
+
+fn amount(text: &str) -> Result<u64, pedlar_protocol::money::AmountError> {
+    text.parse::<Msat>().map(Msat::msat)
+}
