@@ -12,6 +12,9 @@
 //! **Invariant:** nothing here is used by the product. Wallets meet this chain only as bytes on a socket, exactly as
 //! they meet a public server, and nodes are reached only through their own verbs.
 
+// The output of this program is its lines.
+#![allow(clippy::print_stdout)]
+
 pub mod chain;
 mod cli;
 pub mod control;
