@@ -22,22 +22,26 @@ Examples:
   pedlar publish film.mkv --price 10sat/GiB
   pedlar get pedlar:bafk… --prepay 2000sat
 
-Exit codes: 0 done, 1 failure, 2 usage, 3 partial, 4 not found, 5 node not running, 6 locked, 10 funds,
-  11 over limit, 12 wrong passphrase, 13 payment not confirmed, 14 no seller, 15 integrity, 20 network,
-  130 interrupted";
+Exit codes:
+  0 done        1 failure    2 usage        3 partial            4 not found      5 node not running
+  6 locked     10 funds     11 over limit  12 wrong passphrase  13 unconfirmed   14 no seller
+  15 integrity  20 network  130 interrupted";
+
+/// Heads the flags that every verb has.
+const GLOBAL: &str = "Everywhere";
 
 /// Sells and buys data for bitcoin, from peer to peer.
 #[derive(Debug, Parser)]
 #[command(name = "pedlar", version, after_help = EXAMPLES)]
 struct Cli {
     /// Keep everything in this folder; without it, in the XDG folders.
-    #[arg(long, global = true, value_name = "DIR", env = "PEDLAR_HOME")]
+    #[arg(long, global = true, value_name = "DIR", env = "PEDLAR_HOME", hide_env_values = true, help_heading = GLOBAL)]
     home: Option<PathBuf>,
     /// Print JSON lines, as is done anyway where the output is no terminal.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     /// Log more, on stderr; twice, still more.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
     verbose: u8,
     #[command(subcommand)]
     verb: Verb,

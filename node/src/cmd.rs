@@ -186,6 +186,8 @@ async fn present<V: Remote>(_: &V, mut answers: api::Answers, home: &Home, scree
             Answer::Line(_) if screen.is_json() => screen.raw(&text)?,
             Answer::Line(line) => screen.line::<V>(line)?,
             Answer::Summary(summary) => {
+                // A node that goes down waits for its clients.
+                drop(answers);
                 V::settle(home).await?;
                 return screen.summary::<V>(summary);
             }

@@ -20,10 +20,13 @@ use crate::failure::Failure;
 const MAX_CLIENTS: usize = 64;
 /// Time for a request to arrive, and for the client to close its end after the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for verbs to say how they ended once the node stops.
+const GRACE: Duration = Duration::from_secs(1);
 /// After a failure to accept, such as too many open files: trying at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers requests with what `run` makes of them until `stop`; then verbs end and their clients see the connection close.
+/// Answers requests with what `run` makes of them until `stop`; a verb that has not ended soon after is cut off, and its
+/// client sees the connection close.
 ///
 /// `run` sends the lines of its answer, the summary included, and returns the failure that takes the summary's place.
 pub(crate) async fn serve<R, F, Fut>(listener: Listener, stop: CancellationToken, run: F)
@@ -34,6 +37,7 @@ where
 {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     let clients = TaskTracker::new();
+    let cut_off = CancellationToken::new();
     let accept = async {
         // Never closed, so there is always a place to wait for.
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -45,17 +49,20 @@ where
                     continue;
                 }
             };
-            let (stop, run) = (stop.clone(), run.clone());
+            let (cut_off, run) = (cut_off.clone(), run.clone());
             clients.spawn(async move {
                 // A client that fails is its own affair: it sees the connection close.
-                let _ = stop.run_until_cancelled(converse(stream, run)).await;
+                let _ = cut_off.run_until_cancelled(converse(stream, run)).await;
                 drop(place);
             });
         }
     };
     stop.run_until_cancelled(accept).await;
     clients.close();
-    clients.wait().await;
+    if timeout(GRACE, clients.wait()).await.is_err() {
+        cut_off.cancel();
+        clients.wait().await;
+    }
 }
 
 async fn converse<R, F, Fut>(stream: UnixStream, run: F) -> io::Result<()>

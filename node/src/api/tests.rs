@@ -139,6 +139,7 @@ async fn stopping_ends_verbs_and_removes_the_socket() {
     let home = home(dir.path());
     let (stop, _) = start(&home);
     let mut answers = ask(&home, &json!("wait")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
     stop.cancel();
     assert_eq!(answers.next().await.unwrap_err().code, "node_ended");
     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -77,6 +77,14 @@ impl Screen {
         writeln!(stdout(), "{text}")
     }
 
+    /// How many there are of something: `1 offer`, `2 offers`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn count(&mut self, number: usize, thing: &str) -> io::Result<()> {
+        self.text(format_args!("{number} {thing}{}", if number == 1 { "" } else { "s" }))
+    }
+
     /// A row of a table under `header`; rows wait for each other, so that their columns meet.
     pub(crate) fn row<const N: usize>(&mut self, header: [&str; N], cells: [String; N]) {
         if self.table.is_empty() {

@@ -9,10 +9,10 @@ use libp2p_identity::PeerId;
 use pedlar_protocol::content::Link;
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::settlement::AdvanceError;
-use pedlar_wallet::PayError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::wallet::not_paid;
 use super::{Remote, Verb};
 use crate::api::Out;
 use crate::blobs::{self, FinishError, safe_name};
@@ -268,15 +268,10 @@ pub(super) fn payment_failure(failure: &PaymentFailure) -> Failure {
             Failure::new(Exit::Funds, "advance_too_small", &text).hint(format!("allow more: --prepay {amount_sat}sat"))
         }
         PaymentFailure::Advance(AdvanceError::OverLimit { .. }) => Failure::new(Exit::OverLimit, "over_limit", &text),
-        PaymentFailure::Wallet(PayError::Short { .. }) => {
-            Failure::new(Exit::Funds, "insufficient_funds", &text).hint("get coins: pedlar wallet receive")
-        }
-        PaymentFailure::Wallet(PayError::FeeAboveLimit { .. }) => {
-            Failure::new(Exit::OverLimit, "fee_over_limit", &text)
-        }
+        PaymentFailure::Wallet(error) => not_paid(error),
         PaymentFailure::NotConfirmed => Failure::new(Exit::Unconfirmed, "not_confirmed", &text),
         PaymentFailure::Seller(_) | PaymentFailure::Quote(_) => Failure::new(Exit::Network, "seller_failed", &text),
-        PaymentFailure::Wallet(_) | PaymentFailure::Address(_) | PaymentFailure::Store(_) => Failure::system(&text),
+        PaymentFailure::Address(_) | PaymentFailure::Store(_) => Failure::system(&text),
     }
 }
 

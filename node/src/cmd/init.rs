@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     words_file: Option<PathBuf>,
     /// Read the passphrase that protects the words from this file; an empty file protects nothing.
-    #[arg(long, value_name = "FILE", env = "PEDLAR_PASSPHRASE_FILE")]
+    #[arg(long, value_name = "FILE", env = "PEDLAR_PASSPHRASE_FILE", hide_env_values = true)]
     passphrase_file: Option<PathBuf>,
 }
 

@@ -82,7 +82,7 @@ impl Verb for Args {
     fn sum_up(Summary { offers }: Summary, screen: &mut Screen) -> io::Result<()> {
         match offers {
             0 => screen.text("No offer is known yet. Nodes tell each other within seconds of connecting: pedlar peers"),
-            _ => screen.text(format_args!("{offers} offers")),
+            _ => screen.count(offers, "offer"),
         }
     }
 }

@@ -47,18 +47,14 @@ impl Verb for Args {
     type Summary = Summary;
 
     fn show(Line::Published { published, refused }: Line, screen: &mut Screen) -> io::Result<()> {
-        let price = published.price_msat_per_gib.map(|msat| Price::per_gib(msat).to_string());
-        let size = BinaryBytes(published.size).to_string();
-        let path = refused.map_or(published.path.clone(), |reason| format!("{} (refused: {reason})", published.path));
-        screen.row(
-            ["NAME", "SIZE", "PRICE", "LINK", "FILE"],
-            [published.name, size, price.unwrap_or_default(), published.link, path],
-        );
-        Ok(())
+        let Published { name, size, price_msat_per_gib, path, link, .. } = published;
+        let price = price_msat_per_gib.map(|msat| format!(", {}", Price::per_gib(msat))).unwrap_or_default();
+        let refused = refused.map(|reason| format!(", refused to buyers: {reason}")).unwrap_or_default();
+        screen.text(format_args!("{name}, {}{price}, {path}{refused}\n  {link}", BinaryBytes(size)))
     }
 
-    fn sum_up(Summary { published, bytes }: Summary, screen: &mut Screen) -> io::Result<()> {
-        screen.text(format_args!("{published} files, {}", BinaryBytes(bytes)))
+    fn sum_up(Summary { published, .. }: Summary, screen: &mut Screen) -> io::Result<()> {
+        screen.count(published, "file")
     }
 }
 

@@ -35,7 +35,7 @@ Ctrl-C or `pedlar down` stops it. Settings: config.toml in the home, or PEDLAR_L
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Read the passphrase from this file.
-    #[arg(long, value_name = "FILE", env = "PEDLAR_PASSPHRASE_FILE")]
+    #[arg(long, value_name = "FILE", env = "PEDLAR_PASSPHRASE_FILE", hide_env_values = true)]
     passphrase_file: Option<PathBuf>,
     /// Listen here; may be given more than once.
     #[arg(long, value_name = "ADDR")]

@@ -25,9 +25,7 @@ pub(super) fn not_paid(error: &PayError) -> Failure {
     match error {
         PayError::Short { .. } => Failure::new(Exit::Funds, "insufficient_funds", error)
             .hint("pedlar wallet receive shows where to send coins; those under way count once they are in a block"),
-        PayError::FeeAboveLimit { .. } => {
-            Failure::new(Exit::OverLimit, "fee_above_limit", error).hint("--max-fee raises the limit")
-        }
+        PayError::FeeAboveLimit { .. } => Failure::new(Exit::OverLimit, "fee_above_limit", error),
         PayError::Dust { .. } | PayError::OtherNetwork { .. } => Failure::usage("not_payable", error),
         PayError::OtherTerms { .. } | PayError::Unsignable | PayError::Store(_) | PayError::Closed(_) => {
             Failure::system(error)

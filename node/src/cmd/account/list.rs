@@ -48,10 +48,8 @@ impl Verb for Args {
 
     fn sum_up(summary: Summary, screen: &mut Screen) -> io::Result<()> {
         let [prepaid_in, prepaid_out] = [summary.prepaid_in_msat, summary.prepaid_out_msat].map(Msat::new);
-        screen.text(format_args!(
-            "{} accounts; others have {prepaid_in} left here, we have {prepaid_out} left with others",
-            summary.accounts
-        ))
+        screen.count(summary.accounts, "account")?;
+        screen.text(format_args!("Others have {prepaid_in} left here, we have {prepaid_out} left with others."))
     }
 }
 

@@ -6,16 +6,16 @@ use pedlar_net::{Multiaddr, PeerId};
 use pedlar_protocol::money::Msat;
 use serde::{Deserialize, Serialize};
 
-use crate::accounts::ExchangeError;
 use crate::api::Out;
 use crate::cli::screen::Screen;
-use crate::cmd::wallet::{fee_limit, not_paid};
+use crate::cmd::get::payment_failure;
+use crate::cmd::wallet::fee_limit;
 use crate::cmd::{Remote, Text, Verb};
 use crate::config::sat;
 use crate::driver::now;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::node::Node;
-use crate::purchase::{PaymentFailure, PaymentNews, TopUpOrder, top_up};
+use crate::purchase::{PaymentNews, TopUpOrder, top_up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,7 +61,7 @@ pub(crate) enum Line {
         max_fee_sat: u64,
     },
     /// Signed and stored: it is sent until it is in a block.
-    Paid {
+    Payment {
         /// The transaction.
         txid: String,
         /// How much the seller gets.
@@ -96,7 +96,7 @@ impl Verb for Args {
             Line::Quote { peer, amount_sat, fee_sat, max_fee_sat } => screen.text(format_args!(
                 "{amount_sat} sat in advance to {peer}, for a fee of about {fee_sat} sat and at most {max_fee_sat} sat"
             )),
-            Line::Paid { txid, amount_sat, fee_sat, .. } => screen
+            Line::Payment { txid, amount_sat, fee_sat, .. } => screen
                 .text(format_args!("Paid {amount_sat} sat for a fee of {fee_sat} sat: {txid}; waiting for a block …")),
             Line::Credited { paid_msat } => {
                 screen.text(format_args!("It counts: {} were paid there in all.", Msat::new(paid_msat)))
@@ -126,7 +126,8 @@ impl Remote for Args {
                 out.now(line);
             }
         };
-        let paid = top_up(&node.driver, &node.net, order, &node.stopping, &tell).await.map_err(|e| not_credited(&e))?;
+        let paid =
+            top_up(&node.driver, &node.net, order, &node.stopping, &tell).await.map_err(|e| payment_failure(&e))?;
         let paid_msat = Msat::from_sat(amount_sat).unwrap_or(Msat::MAX).msat();
         Ok(Summary { paid_msat, fees_sat: paid.fee_sat, txid: paid.txid })
     }
@@ -152,24 +153,9 @@ async fn addresses(node: &Node, seller: PeerId) -> Vec<Multiaddr> {
 fn line(news: PaymentNews) -> Option<Line> {
     match news {
         PaymentNews::Paid { txid, amount_sat, fee_sat, address } => {
-            Some(Line::Paid { txid, amount_sat, fee_sat, address })
+            Some(Line::Payment { txid, amount_sat, fee_sat, address })
         }
         PaymentNews::Credited { paid } => Some(Line::Credited { paid_msat: paid.msat() }),
         PaymentNews::PayThis { .. } => None,
-    }
-}
-
-/// Why an advance does not count, as its owner is told.
-fn not_credited(failure: &PaymentFailure) -> Failure {
-    match failure {
-        PaymentFailure::Wallet(error) => not_paid(error),
-        PaymentFailure::Seller(ExchangeError::Open(_) | ExchangeError::Io(_)) => {
-            Failure::new(Exit::Network, "unreachable", failure).hint("is the seller up? pedlar market lists who is")
-        }
-        PaymentFailure::Seller(ExchangeError::Refused(_) | ExchangeError::TopUp(_)) => {
-            Failure::new(Exit::OverLimit, "refused", failure)
-        }
-        PaymentFailure::NotConfirmed => Failure::new(Exit::Unconfirmed, "not_confirmed", failure),
-        _ => Failure::system(failure),
     }
 }

@@ -66,7 +66,7 @@ impl Verb for Args {
     }
 
     fn sum_up(Summary { transactions }: Summary, screen: &mut Screen) -> io::Result<()> {
-        screen.text(format_args!("{transactions} transactions"))
+        screen.count(transactions, "transaction")
     }
 }
 
