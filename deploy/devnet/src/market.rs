@@ -52,6 +52,8 @@ pub struct Market {
     pub chain: Option<Chain>,
     /// The server's URL.
     pub electrum: String,
+    /// The network that the nodes trade on.
+    pub network: String,
     /// Sellers first, the buyer last.
     pub nodes: Vec<Node>,
     server: Option<ElectrumServer>,
@@ -68,6 +70,7 @@ impl Market {
         let (chain, server, electrum) = match &plan.electrum {
             Some(url) => (None, None, url.clone()),
             None => {
+                refuse_old_homes(plan)?;
                 let chain = Chain::new(plan.dir.to_string_lossy().as_bytes());
                 let server = ElectrumServer::spawn(chain.clone(), "127.0.0.1:0").await?;
                 let url = server.url();
@@ -82,16 +85,13 @@ impl Market {
             let bootstrap = nodes.first().map(Node::addrs).unwrap_or_default();
             nodes.push(Node::start(Home::new(&plan.dir, &name), &electrum, network_id.as_deref(), &bootstrap).await?);
         }
-        let mut market = Self { chain, electrum, nodes, server, miner: None, control };
+        let first = nodes.first().context("a market without nodes")?;
+        let status = first.home.one(&["status"], "status").await?;
+        let network = status["network"].as_str().context("a node without a network")?.to_owned();
+        let mut market = Self { chain, electrum, network, nodes, server, miner: None, control };
         market.fund(say).await?;
         market.miner = market.chain.clone().map(|chain| tokio::spawn(mine(chain, plan.block_interval)));
         Ok(market)
-    }
-
-    /// The network that the nodes trade on.
-    #[must_use]
-    pub fn network(&self) -> String {
-        self.chain.as_ref().map_or_else(|| "regtest".to_owned(), |chain| format!("regtest-{}", chain.network_id()))
     }
 
     /// The nodes that sell.
@@ -116,7 +116,7 @@ impl Market {
         });
         json!({
             "type": "ready",
-            "network": self.network(),
+            "network": self.network,
             "electrum": self.electrum,
             "nodes": nodes.collect::<Vec<_>>(),
         })
@@ -243,6 +243,14 @@ pub fn sample(dir: &Path) -> Result<PathBuf> {
     let bytes = blake3::Hasher::new().update(b"pedlar sample").finalize_xof();
     std::io::copy(&mut bytes.take(SAMPLE_LEN), &mut file).context("writing the sample")?;
     Ok(path)
+}
+
+/// The embedded chain lives as long as this program: wallets of an earlier one would wait for coins that are no more.
+fn refuse_old_homes(plan: &Plan) -> Result<()> {
+    let old = names(plan.nodes).into_iter().find(|name| plan.dir.join(name).exists());
+    let dir = plan.dir.display();
+    ensure!(old.is_none(), "{dir} holds homes of an earlier market, whose chain is gone: name an empty folder");
+    Ok(())
 }
 
 fn names(nodes: usize) -> Vec<String> {

@@ -13,19 +13,45 @@ use crate::market::Market;
 /// How often the table is drawn.
 const DRAW: Duration = Duration::from_secs(2);
 
+/// Every verb, on a node that has something to show for it.
+const VERBS: [(&str, &[&str]); 2] = [
+    (
+        "seller-1",
+        &[
+            "status",
+            "peers",
+            "published",
+            "publish FILE --price 7777sat/GiB",
+            "unpublish LINK",
+            "sell chunks --price 9sat/GiB",
+        ],
+    ),
+    (
+        "buyer",
+        &[
+            "market",
+            "get LINK -o FILE --prepay 5000sat --yes",
+            "account list",
+            "account show PEER",
+            "account pay PEER 5000sat --yes",
+            "wallet balance",
+            "wallet receive --amount 5000sat",
+            "wallet history",
+            "wallet send ADDRESS 5000sat --yes",
+        ],
+    ),
+];
+
 /// Says how to try each verb.
 pub(crate) fn hints(market: &Market, dir: &Path) {
-    let dir = dir.display();
-    let on = |node: &str, verb: &str| println!("  pedlar-devnet --dir {dir} on {node} {verb}");
-    println!("\nThe market stays up. In another terminal:");
-    for verb in ["status", "peers", "published", "wallet balance", "account list", "publish FILE --price 7777sat/GiB"] {
-        on("seller-1", verb);
+    let program = std::env::current_exe().unwrap_or_else(|_| "pedlar-devnet".into());
+    let steer = format!("{} --dir {}", program.display(), dir.display());
+    println!("\nThe market stays up. In another terminal, with `{steer}` in front:");
+    for (node, verbs) in VERBS {
+        verbs.iter().for_each(|verb| println!("  on {node} {verb}"));
     }
-    for verb in ["market", "get LINK -o FILE --prepay 5000sat --yes", "wallet receive --amount 5000sat"] {
-        on("buyer", verb);
-    }
-    println!("  pedlar-devnet --dir {dir} mine 6 | fund ADDRESS SATS | reorg 2");
-    println!("Homes: {dir}/{{{}}}. Ctrl-C ends it.\n", names(market));
+    println!("  mine 6 | fund ADDRESS SATS | reorg 2");
+    println!("Homes: {}/{{{}}}. Ctrl-C ends it.\n", dir.display(), names(market));
 }
 
 /// Draws the table until it is dropped; where nobody looks, only waits.
