@@ -104,7 +104,9 @@ fn a_buyer_takes_only_what_it_wanted_next() {
     }
     let mut session = fresh();
     session.handle_serving(groups(0, 2)).unwrap();
-    assert_eq!(session.handle_serving(groups(4, 8)), Err(BuyerViolation::NotWanted), "the first is not complete");
+    session.handle_serving(groups(4, 8)).unwrap();
+    assert_eq!(session.poll_want(|from| Groups::new(from, 64)), None, "both are still coming");
+    assert_eq!(session.handle_serving(groups(8, 9)), Err(BuyerViolation::NotWanted));
     let mut session = BuyerSession::new(size, Price::FREE, None, MAX_WINDOW);
     assert_eq!(session.handle_serving(groups(0, 1)), Err(BuyerViolation::NotWanted));
 }

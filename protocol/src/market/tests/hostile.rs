@@ -116,6 +116,42 @@ fn the_pool_is_used_where_there_is_one() {
     assert!(world.unsecured(0) > 0, "a tail within the floor is let go");
 }
 
+/// Buys until it is refused; what is sent and not paid then.
+fn exhaust(world: &mut World, buyer: usize) -> u64 {
+    let stream = world.open(buyer).unwrap();
+    while let Some(Ok(_)) = world.want(stream) {
+        world.serve(stream, u64::MAX >> 20);
+    }
+    assert!(world.streams.is_empty(), "it ends with a refusal");
+    world.unsecured(buyer)
+}
+
+#[test]
+fn a_credit_line_carries_its_tails_too() {
+    let mut world = World::new(1, DEAR, Rules::default());
+    world.pay_finally(0, 50_000);
+    exhaust(&mut world, 0);
+    world.sync(0);
+    world.pay_finally(0, 5_000);
+    drop_tail(&mut world, 0, 1, 3);
+    let tails = world.sold(0).tails().msat();
+    let (unpaid, line) = (exhaust(&mut world, 0), world.allowance(0).msat());
+    assert!(unpaid <= line && unpaid + tails > line, "{unpaid} with {tails} of {line}");
+}
+
+#[test]
+fn a_deep_reorg_ends_the_credit_that_stood_on_it() {
+    let mut world = World::new(1, DEAR, Rules::default());
+    world.pay_finally(0, 50_000);
+    exhaust(&mut world, 0);
+    world.sync(0);
+    world.pay(0, 5_000);
+    world.coins.iter_mut().for_each(|coin| coin.height = 0);
+    world.mine();
+    assert!(world.allowance(0) > Msat::ZERO && world.sold(0).realised() == Msat::ZERO);
+    assert_eq!(exhaust(&mut world, 0), 0, "(A): nothing is final");
+}
+
 #[test]
 fn signing_byte_by_byte_opens_no_window() {
     let mut world = World::new(1, Price::per_gib(1_000), Rules::default());

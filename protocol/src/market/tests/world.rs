@@ -207,6 +207,7 @@ impl World {
     /// Both sides exchange counters until nothing is left to say.
     pub(super) fn sync(&mut self, buyer: usize) {
         let (us, them) = (self.buyers[buyer].id(), self.seller.id());
+        let mut told_before = None;
         loop {
             let receipts = self.buyers[buyer].market.unacknowledged(&them);
             let told: Vec<Signed> = receipts.iter().map(|receipt| receipt.signed().clone()).collect();
@@ -220,6 +221,8 @@ impl World {
             if receipts.is_empty() {
                 return;
             }
+            assert_ne!(told_before.as_ref(), Some(&receipts), "the seller does not count them");
+            told_before = Some(receipts);
         }
     }
 
