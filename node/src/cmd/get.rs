@@ -8,12 +8,14 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use libp2p_identity::PeerId;
 use pedlar_protocol::content::Link;
 use pedlar_protocol::money::Msat;
+use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::settlement::AdvanceError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::wallet::not_paid;
 use super::{Remote, Verb};
+use crate::accounts::ExchangeError;
 use crate::api::Out;
 use crate::blobs::{self, FinishError, safe_name};
 use crate::cli::screen::Screen;
@@ -40,6 +42,7 @@ node shows a payment link, and goes on when somebody has paid it.";
 /// Buy a file by its link, and verify every 16 KiB of it.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 #[command(after_help = EXAMPLES)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Args {
     /// The link: pedlar:…
     link: String,
@@ -47,16 +50,18 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "PATH", default_value = ".", value_parser = PathBufValueParser::new().try_map(std::path::absolute))]
     output: PathBuf,
     /// All that can be lost: price, fees, and an advance that is not used up
-    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
-    max: Option<u64>,
+    #[arg(long = "max", value_name = "AMOUNT", value_parser = amount)]
+    max_msat: Option<u64>,
     /// Pay this much in advance on chain if the best seller asks for it
-    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
-    prepay: Option<u64>,
+    #[arg(long = "prepay", value_name = "AMOUNT", value_parser = sats)]
+    prepay_sat: Option<u64>,
     /// Show the quotes and buy nothing
     #[arg(long)]
+    #[serde(default)]
     dry_run: bool,
     /// Pay the advance without asking
     #[arg(long)]
+    #[serde(skip)]
     yes: bool,
 }
 
@@ -107,7 +112,7 @@ pub(crate) struct Share {
 impl Args {
     /// The same as a dry run, where an advance may be paid and nobody has agreed to it yet.
     pub(super) fn rehearsal(&self) -> Option<Self> {
-        let unagreed = self.prepay.is_some() && !self.yes && !self.dry_run;
+        let unagreed = self.prepay_sat.is_some() && !self.yes && !self.dry_run;
         unagreed.then(|| Self { dry_run: true, ..self.clone() })
     }
 
@@ -121,8 +126,7 @@ impl Args {
             let exists = format!("{} exists already", dest.display());
             return Err(Failure::usage("exists", exists).hint("name another file with -o"));
         }
-        let prepay_sat = self.prepay.map(|prepay| Msat::new(prepay).floor_sat());
-        Ok(Order { link, dest, max: self.max.map(Msat::new), prepay_sat })
+        Ok(Order { link, dest, max: self.max_msat.map(Msat::new), prepay_sat: self.prepay_sat })
     }
 }
 
@@ -270,6 +274,9 @@ pub(super) fn payment_failure(failure: &PaymentFailure) -> Failure {
         PaymentFailure::Advance(AdvanceError::OverLimit { .. }) => Failure::new(Exit::OverLimit, "over_limit", &text),
         PaymentFailure::Wallet(error) => not_paid(error),
         PaymentFailure::NotConfirmed => Failure::new(Exit::Unconfirmed, "not_confirmed", &text),
+        PaymentFailure::Seller(ExchangeError::Refused(Refusal::PayFirst { min_topup_sat, .. })) => {
+            Failure::new(Exit::Funds, "advance_too_small", &text).hint(format!("pay at least {min_topup_sat} sat"))
+        }
         PaymentFailure::Seller(_) | PaymentFailure::Quote(_) => Failure::new(Exit::Network, "seller_failed", &text),
         PaymentFailure::Address(_) | PaymentFailure::Store(_) => Failure::system(&text),
     }
@@ -304,4 +311,11 @@ fn destination(output: &Path, link: &Link) -> PathBuf {
 
 fn amount(text: &str) -> Result<u64, pedlar_protocol::money::AmountError> {
     text.parse::<Msat>().map(Msat::msat)
+}
+
+/// Coins move in whole sat.
+fn sats(text: &str) -> Result<u64, String> {
+    let amount = text.parse::<Msat>().map_err(|error| error.to_string())?;
+    let sat = amount.floor_sat();
+    if Msat::from_sat(sat) == Some(amount) { Ok(sat) } else { Err("an advance is paid in whole sat".to_owned()) }
 }
