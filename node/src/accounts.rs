@@ -74,7 +74,7 @@ pub(crate) struct SellersView {
 /// Answers one request of a peer.
 pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
     let (read, write) = split(stream);
-    let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+    let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
     let Ok(frame) = reader.next_within(DEADLINE).await else {
         return;
     };
@@ -144,7 +144,7 @@ async fn exchange(
     request: account_request::Request,
 ) -> Result<account_reply::Reply, ExchangeError> {
     let (read, write) = split(net.open(peer, addrs, PROTOCOL).await?);
-    let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+    let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
     let request = v1::AccountRequest { request: Some(request) };
     writer.send(FrameKind::Control, &request.encode_to_vec()).await?;
     let frame = reader.next_within(DEADLINE).await?;

@@ -102,7 +102,7 @@ impl Offered {
     pub(crate) async fn ask(driver: &Driver, seller: PeerId, root: Root, stream: Stream) -> Result<Self, BuyFailure> {
         let traffic = stream.traffic();
         let (read, write) = split(stream);
-        let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+        let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Data), FrameWriter::new(write));
         writer.send(FrameKind::Control, &Frame::Open(Request::Chunks(root)).encode()).await?;
         let signed = match Frame::decode(reader.next_within(QUOTE_DEADLINE).await?.payload)? {
             Frame::Quote(signed) => signed,

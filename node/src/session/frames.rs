@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use pedlar_protocol::wire::{FrameError, FrameHeader, FrameKind, MAX_DATA_LEN};
+use pedlar_protocol::wire::{FrameError, FrameHeader, FrameKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{error::Elapsed, timeout};
 
@@ -14,8 +14,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Why no frame was read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IoError {
-    /// The stream.
-    #[error("the stream broke: {0}")]
+    /// The stream. The error's own text may be the peer's: only its kind is shown.
+    #[error("the stream broke: {}", .0.kind())]
     Stream(#[from] io::Error),
     /// The other side breaks the framing.
     #[error("the peer sends no frames: {0}")]
@@ -41,11 +41,13 @@ pub(crate) struct RawFrame {
 pub(crate) struct FrameReader<R> {
     io: R,
     buffer: BytesMut,
+    max_len: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(crate) fn new(io: R) -> Self {
-        Self { io, buffer: BytesMut::new() }
+    /// A reader of frames up to the length of the `longest` kind: who never gets payload holds no room for it.
+    pub(crate) fn new(io: R, longest: FrameKind) -> Self {
+        Self { io, buffer: BytesMut::new(), max_len: longest.max_len() }
     }
 
     /// The next frame. Cancelling it loses nothing: what was read stays in the buffer.
@@ -57,6 +59,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut bytes = [0; FrameHeader::LEN];
         bytes.copy_from_slice(&self.buffer[..FrameHeader::LEN]);
         let header = FrameHeader::parse(bytes)?;
+        if header.payload_len() > self.max_len {
+            return Err(FrameError::TooLong { len: header.payload_len(), max: self.max_len }.into());
+        }
         let whole = FrameHeader::LEN + header.payload_len();
         self.fill(whole).await?;
         let payload = self.buffer.split_to(whole).freeze().slice(FrameHeader::LEN..);
@@ -73,8 +78,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     async fn fill(&mut self, len: usize) -> Result<(), IoError> {
         while self.buffer.len() < len {
-            // A whole data frame at once: few large reads, whatever the next frame is.
-            self.buffer.reserve(MAX_DATA_LEN + FrameHeader::LEN);
+            // A whole frame at once: few large reads, whatever the next frame is.
+            self.buffer.reserve(self.max_len + FrameHeader::LEN);
             if self.io.read_buf(&mut self.buffer).await? == 0 {
                 let between = self.buffer.is_empty();
                 return Err(if between {
@@ -88,7 +93,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// Writes frames, each in one piece.
+/// Writes frames, each in one piece; holds what is left of one whose sending was cancelled.
 pub(crate) struct FrameWriter<W> {
     io: W,
     buffer: BytesMut,
@@ -101,15 +106,16 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     /// Writes one frame, within the write deadline.
     ///
+    /// Cancelled, it leaves the rest to the next call: a goodbye in the midst of a frame would pass for bad payload.
+    ///
     /// # Errors
     /// [`IoError`]; the stream is worth nothing after it.
     pub(crate) async fn send(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), IoError> {
         let header = FrameHeader::new(kind, payload.len())?;
-        self.buffer.clear();
         self.buffer.put_slice(&header.to_bytes());
         self.buffer.put_slice(payload);
         timeout(WRITE_DEADLINE, async {
-            self.io.write_all(&self.buffer).await?;
+            self.io.write_all_buf(&mut self.buffer).await?;
             self.io.flush().await
         })
         .await??;
@@ -120,5 +126,36 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub(crate) async fn finish(&mut self) {
         // The other side may be gone already, and then nothing is left to end.
         let _ = timeout(WRITE_DEADLINE, self.io.shutdown()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancelled_frame_is_ended_before_the_next() {
+        let (ours, theirs) = duplex(10);
+        let (mut writer, mut reader) = (FrameWriter::new(ours), FrameReader::new(theirs, FrameKind::Data));
+        let sending = writer.send(FrameKind::Data, &[7; 100]);
+        assert!(timeout(Duration::from_millis(10), sending).await.is_err(), "nobody reads");
+        let goodbye = tokio::spawn(async move { writer.send(FrameKind::Control, b"bye").await.map(|()| writer) });
+        let (data, control) = (reader.next().await.unwrap(), reader.next().await.unwrap());
+        assert_eq!((data.kind, data.payload.as_ref()), (FrameKind::Data, [7; 100].as_slice()));
+        assert_eq!((control.kind, control.payload.as_ref()), (FrameKind::Control, b"bye".as_slice()));
+        drop(goodbye.await.unwrap().unwrap());
+        assert!(matches!(reader.next().await, Err(IoError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn payload_is_refused_by_its_header_where_none_is_due() {
+        let (ours, theirs) = duplex(10);
+        let (mut writer, mut reader) = (FrameWriter::new(ours), FrameReader::new(theirs, FrameKind::Control));
+        let sending = tokio::spawn(async move { writer.send(FrameKind::Data, &[0; 17 << 10]).await });
+        assert!(matches!(reader.next().await, Err(IoError::Frame(FrameError::TooLong { .. }))));
+        drop(reader);
+        assert!(matches!(sending.await.unwrap(), Err(IoError::Stream(_))));
     }
 }

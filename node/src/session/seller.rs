@@ -120,7 +120,7 @@ impl Session {
 /// this returns.
 pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: PeerId, stream: Stream) {
     let (read, write) = split(stream);
-    let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+    let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
     let mut order = SellerSession::default();
     let opened = open(&driver, &*service, buyer, &mut order, &mut reader, &mut writer).await;
     let (quote, delivery) = match opened {
