@@ -60,7 +60,20 @@ impl Driver {
 
     /// Changes the book, of which nothing is stored.
     pub(crate) fn update_book<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
-        change(lock(&self.market).book_mut())
+        self.update(|market| change(market.book_mut()))
+    }
+
+    /// Changes the market; its answer must not leave the node before [`Driver::stored`] returns.
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Market) -> T) -> T {
+        change(&mut lock(&self.market))
+    }
+
+    /// Waits until all that was staged so far is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it can't be stored now: the changes stand and are stored later.
+    pub(crate) async fn stored(&self) -> Result<(), StoreError> {
+        self.store.flushed(self.read(Market::staged_in_all)).await
     }
 
     /// Changes the market, and answers when all that it staged is on the disk.
@@ -68,12 +81,8 @@ impl Driver {
     /// # Errors
     /// [`StoreError`] when it can't be stored now: the change stands and is stored later, but its answer must not leave.
     pub(crate) async fn commit<T>(&self, change: impl FnOnce(&mut Market) -> T) -> Result<T, StoreError> {
-        let (answer, number) = {
-            let mut market = lock(&self.market);
-            let answer = change(&mut market);
-            (answer, market.staged_in_all())
-        };
-        self.store.flushed(number).await?;
+        let answer = self.update(change);
+        self.stored().await?;
         Ok(answer)
     }
 

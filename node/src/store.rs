@@ -125,10 +125,7 @@ impl Store {
         self.send(Job::Flush).await?;
         let done = |now: &Progress| now.stored >= number || now.failures > failures;
         let now = progress.wait_for(done).await.map_err(|_| StoreError::Closed)?;
-        match &now.error {
-            Some(error) if now.stored < number => Err(StoreError::Write(Arc::clone(error))),
-            _ => Ok(()),
-        }
+        if now.stored >= number { Ok(()) } else { Err(StoreError::Write(now.error.clone().unwrap_or_default())) }
     }
 
     /// Why the journal can't be written at this moment.

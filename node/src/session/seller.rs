@@ -13,19 +13,21 @@ use pedlar_net::Stream;
 use pedlar_protocol::content::{Groups, Size};
 use pedlar_protocol::id::QuoteId;
 use pedlar_protocol::refusal::Refusal;
+use pedlar_protocol::session::quote::SignedQuote;
 use pedlar_protocol::session::{Frame, FrameDecodeError, PIPELINED_WANTS, SellerSession, SellerStep, SellerViolation};
 use pedlar_protocol::wire::{FrameKind, Signed};
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::driver::{Driver, now};
 use crate::service::{Delivery, Service};
 use crate::session::frames::{FrameReader, FrameWriter, IoError};
 use crate::store::StoreError;
 
-/// How long a buyer may take for its first frame, and between two frames while nothing is on its way to it: a session
-/// holds a file open.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long a buyer may take for its first frame, and to want more while nothing is on its way to it: a session holds a
+/// file open.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// When to come back while the journal can't be written.
 const NOT_YET: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(30) };
@@ -77,12 +79,19 @@ struct Range {
 }
 
 impl Session {
+    /// Tells the buyer its price, once what follows from it is stored.
+    async fn quote(&mut self, driver: &Driver, quote: &SignedQuote) -> Result<(), SessionError> {
+        driver.stored().await?;
+        Ok(self.writer.send(FrameKind::Control, &Frame::Quote(quote.signed().clone()).encode()).await?)
+    }
+
     /// The next range that was admitted; nothing when the buyer is done.
     ///
     /// # Errors
     /// [`SessionError`] when the session ends for another reason; a refusal is told to the buyer by the caller.
     pub(crate) async fn next_range(&mut self) -> Result<Option<Groups>, SessionError> {
-        match self.jobs.recv().await {
+        // The clock runs here and not in the intake: over a slow line a window takes longer than this.
+        match timeout(IDLE, self.jobs.recv()).await.map_err(IoError::from)? {
             Some(Job::Serve(groups)) => {
                 self.writer.send(FrameKind::Control, &Frame::Serving(groups).encode()).await?;
                 let (encoded_left, payload_left) = (self.size.encoded_len(groups), self.size.bytes_in(groups));
@@ -122,21 +131,34 @@ pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: 
     let (read, write) = split(stream);
     let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
     let mut order = SellerSession::default();
-    let opened = open(&driver, &*service, buyer, &mut order, &mut reader, &mut writer).await;
+    let asked = tokio::select! {
+        asked = asked(&*service, &mut order, &mut reader) => asked,
+        () = driver.stopping() => Err(SessionError::Refused(Refusal::ShuttingDown)),
+    };
+    let opened = asked.and_then(|delivery| {
+        let quote = driver.update(|market| market.handle_open(now(), buyer, delivery.root, delivery.size));
+        Ok((quote.map_err(SessionError::Refused)?, delivery))
+    });
     let (quote, delivery) = match opened {
         Ok(opened) => opened,
         Err(error) => return leave(buyer, &mut writer, &error).await,
     };
+    // From here on the quote has one of the market's places, which it leaves only by `handle_end`.
     let (queue, jobs) = mpsc::channel(PIPELINED_WANTS);
     let mut session = Session { jobs, writer, size: delivery.size, range: None, sent: 0, last: None };
-    let intake = intake(&driver, quote, order, &mut reader, queue);
+    let trade = async {
+        session.quote(&driver, &quote).await?;
+        tokio::select! {
+            served = (delivery.serve)(&mut session) => served,
+            never = intake(&driver, quote.id(), order, &mut reader, queue) => match never {},
+        }
+    };
     let outcome = tokio::select! {
-        outcome = (delivery.serve)(&mut session) => outcome,
+        outcome = trade => outcome,
         () = driver.stopping() => Err(SessionError::Refused(Refusal::ShuttingDown)),
-        never = intake => match never {},
     };
     let (sent, last) = (session.sent, session.last.take());
-    if let Err(error) = driver.commit(|market| market.handle_end(now(), &quote, sent, last)).await {
+    if let Err(error) = driver.commit(|market| market.handle_end(now(), &quote.id(), sent, last)).await {
         tracing::error!(%buyer, %error, "the end of a session is not stored yet");
     }
     match outcome {
@@ -145,25 +167,19 @@ pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: 
     }
 }
 
-/// The first exchange: what is asked for, and its price.
-async fn open(
-    driver: &Driver,
+/// What the buyer's first frame asks for.
+async fn asked(
     service: &dyn Service,
-    buyer: PeerId,
     order: &mut SellerSession,
     reader: &mut FrameReader<ReadHalf<Stream>>,
-    writer: &mut FrameWriter<WriteHalf<Stream>>,
-) -> Result<(QuoteId, Delivery), SessionError> {
+) -> Result<Delivery, SessionError> {
     let frame = Frame::decode(reader.next_within(IDLE).await?.payload)?;
     let SellerStep::Quote(request) = order.handle_frame(frame)? else {
         return Err(SellerViolation::Order.into());
     };
     let delivery = service.quote(request).await.map_err(SessionError::Refused)?;
-    let opened = driver.commit(|market| market.handle_open(now(), buyer, delivery.root, delivery.size)).await;
-    let quote = opened.map_err(|_| SessionError::Refused(NOT_YET))?.map_err(SessionError::Refused)?;
     order.handle_quoted(delivery.size);
-    writer.send(FrameKind::Control, &Frame::Quote(quote.signed().clone()).encode()).await?;
-    Ok((quote.id(), delivery))
+    Ok(delivery)
 }
 
 /// Reads the buyer's frames and has each Want admitted, ahead of the service by the Wants that may be on their way.
@@ -193,7 +209,7 @@ async fn next_job(
     order: &mut SellerSession,
     reader: &mut FrameReader<ReadHalf<Stream>>,
 ) -> Result<Job, SessionError> {
-    let frame = Frame::decode(reader.next_within(IDLE).await?.payload)?;
+    let frame = Frame::decode(reader.next().await?.payload)?;
     match order.handle_frame(frame)? {
         SellerStep::Serve(want) => {
             let admitted = driver.commit(|market| market.handle_want(now(), &quote, want.groups, want.receipt)).await;
