@@ -11,12 +11,13 @@ use libp2p_identity::PeerId;
 use pedlar_net::{OpenError, Stream};
 use pedlar_protocol::content::{OutOfRange, Root, Size, VerifyError};
 use pedlar_protocol::market::BuyError;
-use pedlar_protocol::money::Msat;
+use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
 use pedlar_protocol::session::{BuyerSession, BuyerViolation, CloseCode, Frame, FrameDecodeError, Request, Want};
 use pedlar_protocol::wire::FrameKind;
 use tokio::io::{ReadHalf, WriteHalf, split};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Download, WriteError};
@@ -114,6 +115,18 @@ impl Offered {
         Ok(Self { quote, size, reader, writer, traffic })
     }
 
+    /// The same offer again, after what was bought under the first: at its size, and no dearer than `price`.
+    ///
+    /// # Errors
+    /// [`BuyFailure`] when the seller has changed its mind to our loss.
+    pub(crate) fn unchanged(self, price: Price, size: Size) -> Result<Self, BuyFailure> {
+        let asked = self.quote.quote().price;
+        if asked > price {
+            return Err(BuyError::TooDear { asked, promised: price }.into());
+        }
+        if self.size == size { Ok(self) } else { Err(BuyError::Other("size").into()) }
+    }
+
     /// Ends the session without buying.
     pub(crate) async fn decline(mut self) {
         let close = Frame::Close { code: CloseCode::Price, receipt: None };
@@ -200,14 +213,21 @@ struct Trading<'a> {
 
 impl Trading<'_> {
     async fn trade(&mut self, progress: &mut impl FnMut(u64)) -> Result<(), BuyFailure> {
+        let mut stalled = Instant::now() + STALL;
         loop {
             self.want().await?;
             if self.session.is_idle() {
                 return self.ended();
             }
             tokio::select! {
-                frame = self.reader.next_within(STALL), if self.sink.has_room() => self.take(frame?).await?,
-                news = self.sink.next() => self.handle_sunk(news?, progress).await?,
+                frame = timeout_at(stalled, self.reader.next()), if self.sink.has_room() => {
+                    self.take(frame.map_err(IoError::from)??).await?;
+                }
+                news = self.sink.next() => {
+                    self.handle_sunk(news?, progress).await?;
+                    // Only what verified counts: frames alone could drip for ever.
+                    stalled = Instant::now() + STALL;
+                }
             }
         }
     }
@@ -280,7 +300,9 @@ impl Trading<'_> {
         };
         let receipt = self.receipt.take().map(|receipt| receipt.signed().clone());
         let close = Frame::Close { code, receipt };
-        if self.writer.send(FrameKind::Control, &close.encode()).await.is_ok() {
+        // A stream that broke takes no goodbye; the next exchange of counters carries the receipt.
+        let broken = matches!(outcome, Err(BuyFailure::Io(_)));
+        if !broken && self.writer.send(FrameKind::Control, &close.encode()).await.is_ok() {
             self.writer.finish().await;
         }
         let (seller, id) = (self.quote.quote().seller, self.quote.id());

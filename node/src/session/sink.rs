@@ -38,7 +38,12 @@ impl Sink {
         // As many as a full queue of frames can prove: the thread never waits for its reader while it holds the file.
         let (report, news) = mpsc::channel(QUEUE * GROUP_LEN as usize / 512);
         let spawned = thread::Builder::new().name("sink".into()).spawn(move || {
-            if let Err(failure) = sink(root, size, &download, inbox, &report) {
+            let sunk = sink(root, size, &download, inbox, &report);
+            // All that verified is signed for, whatever the session ended with: it is to survive a crash, too.
+            let kept = lock(&download).checkpoint();
+            // Before the last report: who hears of the end is the file's only owner.
+            drop(download);
+            if let Err(failure) = sunk.and(kept.map_err(BuyFailure::from)) {
                 // Nobody listens only when the purchase is over.
                 let _ = report.blocking_send(Err(failure));
             }
