@@ -10,7 +10,7 @@ use pedlar_net::{Multiaddr, NetHandle, OpenError, Stream};
 use pedlar_proto::v1::{self, account_reply, account_request};
 use pedlar_protocol::account::{OutPoint, Payment};
 use pedlar_protocol::id::{QuoteId, TopUpId};
-use pedlar_protocol::market::{NoTopUp, SyncError, Synced};
+use pedlar_protocol::market::{MAX_SYNCED, NoTopUp, SyncError, Synced};
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::settlement::SignedTopUp;
@@ -27,9 +27,6 @@ pub(crate) const PROTOCOL: &str = "account";
 
 /// How long either side waits for the other.
 const DEADLINE: Duration = Duration::from_secs(15);
-
-/// Receipts in one exchange: with their envelopes they fill two thirds of the largest frame.
-const MAX_RECEIPTS: usize = 64;
 
 /// When to come back while the journal can't be written.
 const NOT_YET: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(30) };
@@ -75,7 +72,11 @@ pub(crate) struct SellersView {
 pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
     let (read, write) = split(stream);
     let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
-    let Ok(frame) = reader.next_within(DEADLINE).await else {
+    let asked = tokio::select! {
+        asked = reader.next_within(DEADLINE) => asked,
+        () = driver.stopping() => return,
+    };
+    let Ok(frame) = asked else {
         return;
     };
     let request = v1::AccountRequest::decode(frame.payload).ok().and_then(|request| request.request);
@@ -103,16 +104,27 @@ pub(crate) async fn sync(
 ) -> Result<SellersView, ExchangeError> {
     loop {
         let receipts = driver.read(|market| market.unacknowledged(&seller));
-        let told = receipts.iter().take(MAX_RECEIPTS).map(|receipt| receipt.signed().to_wire()).collect();
+        let told = receipts.iter().map(|receipt| receipt.signed().to_wire()).collect();
         let request = account_request::Request::Sync(v1::Sync { receipts: told });
         let account_reply::Reply::Sync(reply) = exchange(net, seller, addrs.clone(), request).await? else {
             return Err(ExchangeError::Malformed);
         };
         let view = take_sync(driver, seller, reply).await?;
-        let left = driver.read(|market| market.unacknowledged(&seller)).len();
-        if receipts.len() <= MAX_RECEIPTS || left >= receipts.len() {
+        // As many as fit: there may be more, unless the seller acknowledges none.
+        if receipts.len() < MAX_SYNCED || driver.read(|market| market.unacknowledged(&seller)) == receipts {
             return Ok(view);
         }
+    }
+}
+
+/// Tells a seller the receipts that it has not acknowledged, if there are any; what fails now is told at the next
+/// connection.
+pub(crate) async fn settle(driver: &Driver, net: &NetHandle, seller: PeerId, addrs: Vec<Multiaddr>) {
+    if driver.read(|market| market.unacknowledged(&seller).is_empty()) {
+        return;
+    }
+    if let Err(error) = sync(driver, net, seller, addrs).await {
+        tracing::debug!(%seller, %error, "a seller's books are not known yet");
     }
 }
 
@@ -157,7 +169,7 @@ async fn exchange(
 }
 
 async fn answer_sync(driver: &Driver, buyer: PeerId, sync: v1::Sync) -> Result<account_reply::Reply, Refusal> {
-    if sync.receipts.len() > MAX_RECEIPTS {
+    if sync.receipts.len() > MAX_SYNCED {
         return Err(Refusal::Malformed);
     }
     let receipts = sync.receipts.into_iter().map(Signed::from_wire).collect::<Result<Vec<_>, _>>();

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join;
-use pedlar_net::{GossipMessage, InboundStream, NetConfig, NetEvents, NetHandle, Verdict};
+use pedlar_net::{GossipMessage, InboundStream, NetConfig, NetEvents, NetHandle, PeerId, Verdict};
 use pedlar_protocol::book;
 use pedlar_protocol::credit::Rules;
 use pedlar_protocol::market::{Market, Terms};
@@ -151,6 +151,18 @@ impl Node {
         &self.tasks
     }
 
+    /// Newest counters are exchanged once per connection (MONEY.md 1.1): what a crash or a broken stream left unsaid.
+    fn greeter(&self) -> impl Fn(PeerId) + Send + use<> {
+        let (driver, net) = (Arc::clone(&self.driver), self.net.clone());
+        let (tasks, until) = (self.tasks.clone(), self.stopping.clone());
+        move |peer| {
+            let (driver, net, until) = (Arc::clone(&driver), net.clone(), until.clone());
+            tasks.spawn(async move {
+                until.run_until_cancelled(accounts::settle(&driver, &net, peer, Vec::new())).await;
+            });
+        }
+    }
+
     fn spawn_tasks(
         &self,
         services: Vec<Arc<dyn Service>>,
@@ -173,8 +185,8 @@ impl Node {
         self.tasks.spawn(async move {
             until.run_until_cancelled(join(judge(&driver, &net, messages), tidy(&driver))).await;
         });
-        let (path, until) = (self.home.home().peers(), self.stopping.clone());
-        self.tasks.spawn(async move { peers::remember(path, peers, until).await });
+        let (path, until, greet) = (self.home.home().peers(), self.stopping.clone(), self.greeter());
+        self.tasks.spawn(async move { peers::remember(path, peers, greet, until).await });
     }
 }
 

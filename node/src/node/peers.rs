@@ -23,8 +23,13 @@ pub(super) fn load(path: &Path) -> Vec<Multiaddr> {
     addrs.iter().filter_map(|addr| addr.parse().ok()).collect()
 }
 
-/// Writes down who was met, until the node stops.
-pub(super) async fn remember(path: PathBuf, mut events: mpsc::Receiver<PeerEvent>, stopping: CancellationToken) {
+/// Writes down who was met, and greets each that comes, until the node stops.
+pub(super) async fn remember(
+    path: PathBuf,
+    mut events: mpsc::Receiver<PeerEvent>,
+    greet: impl Fn(PeerId),
+    stopping: CancellationToken,
+) {
     let mut met: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
     for addr in load(&path) {
         if let Some(multiaddr::Protocol::P2p(peer)) = addr.iter().last() {
@@ -38,6 +43,9 @@ pub(super) async fn remember(path: PathBuf, mut events: mpsc::Receiver<PeerEvent
         let stop = tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {
+                    if let PeerEvent::Connected { peer, .. } = event {
+                        greet(peer);
+                    }
                     news |= note(&mut met, event);
                     continue;
                 }
