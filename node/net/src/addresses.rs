@@ -140,6 +140,15 @@ pub(crate) fn believed(claimed: impl IntoIterator<Item = Multiaddr>, met: Scope)
     kept
 }
 
+/// What may be dialled of the addresses that a stranger's message names: public ones, also `near` ones where all nodes
+/// are on one machine or in one house.
+///
+/// For what comes by gossip, of which nobody knows from how far; [`NetHandle`](crate::NetHandle) trusts what it is told.
+#[must_use]
+pub fn of_stranger(claimed: impl IntoIterator<Item = Multiaddr>, near: bool) -> Vec<Multiaddr> {
+    believed(claimed, if near { Scope::Loopback } else { Scope::Global })
+}
+
 /// Drops QUIC addresses of a near machine that also offers TCP there: dialled together, the race between the two is
 /// arbitrary, and near by TCP moves twice as much per core.
 pub(crate) fn prefer_tcp_near(addrs: &mut Vec<Multiaddr>) {
@@ -179,6 +188,7 @@ mod tests {
         assert_eq!(believed(claimed(), Scope::Loopback).len(), 3);
         assert_eq!(believed(claimed(), Scope::Local).len(), 2);
         assert_eq!(believed(claimed(), Scope::Global), [addr("/ip4/9.9.9.9/tcp/1")]);
+        assert_eq!([of_stranger(claimed(), true).len(), of_stranger(claimed(), false).len()], [3, 1]);
     }
 
     #[test]

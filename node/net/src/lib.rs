@@ -41,7 +41,7 @@ use std::{
     time::Instant,
 };
 
-pub use addresses::AddressError;
+pub use addresses::{AddressError, of_stranger};
 pub use config::{Limits, NetConfig, NetworkNameError};
 pub use connections::{Direction, PeerInfo};
 pub use feed::PeerEvent;

@@ -1,7 +1,10 @@
 //! Who has an object, and what it costs there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Formatter, Result as FmtResult};
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
@@ -10,6 +13,7 @@ use pedlar_net::{Multiaddr, NetHandle, OpenError};
 use pedlar_protocol::account::Direction;
 use pedlar_protocol::content::{Link, Root};
 use pedlar_protocol::money::{Msat, Price};
+use tokio::time::sleep;
 
 use crate::accounts;
 use crate::driver::{Driver, now};
@@ -19,8 +23,8 @@ use crate::session::{BuyFailure, Offered};
 /// Sellers asked for: more quotes cost time and change the price little.
 const MAX_SELLERS: usize = 20;
 
-/// Sellers asked at a time.
-const AT_ONCE: usize = 8;
+/// How long the slowest may take to quote, less than a seller keeps a quote open for one who does not buy yet.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A seller with its quote, and an open stream to buy over.
 pub(crate) struct Found {
@@ -73,16 +77,23 @@ impl Buyer {
         if sellers.is_empty() {
             return Err(OrderError::NotFound(searched));
         }
-        let asked = stream::iter(sellers.into_iter().take(MAX_SELLERS));
-        let answers: Vec<Result<Found, SellerFailure>> =
-            asked.map(|(seller, addrs)| self.ask(link.root, seller, addrs)).buffer_unordered(AT_ONCE).collect().await;
+        let sellers = self.in_order(sellers, link);
+        let mut silent: BTreeSet<PeerId> = sellers.iter().map(|(seller, _)| *seller).collect();
+        let asked = stream::iter(sellers).map(|(seller, addrs)| self.ask(link.root, seller, addrs));
+        let mut answers = pin!(asked.buffer_unordered(MAX_SELLERS).take_until(sleep(PATIENCE)));
         let (mut found, mut failures) = (Vec::new(), Vec::new());
-        for answer in answers {
+        while let Some(answer) = answers.next().await {
+            silent.remove(match &answer {
+                Ok(one) => &one.seller,
+                Err(failure) => &failure.seller,
+            });
             match answer {
                 Ok(one) => found.push(one),
                 Err(failure) => failures.push(failure),
             }
         }
+        let timeout = |seller| SellerFailure { seller, why: Why::Unreachable(OpenError::Timeout) };
+        failures.extend(silent.into_iter().map(timeout));
         if !found.is_empty() {
             return Ok(found);
         }
@@ -90,12 +101,24 @@ impl Buyer {
         Err(if unreachable { OrderError::Unreachable(failures) } else { OrderError::NoSeller(failures) })
     }
 
+    /// Those to ask: first whom the link names, then who served us before, then the others in an order of chance. In an
+    /// order that could be known, made up identities would take all places.
+    fn in_order(&self, sellers: BTreeMap<PeerId, Vec<Multiaddr>>, link: &Link) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let linked: BTreeSet<PeerId> = link.addrs.iter().filter_map(peer_of).collect();
+        let served = |seller: &PeerId| self.driver.read(|market| market.account(seller, Direction::Bought).is_some());
+        let chance = RandomState::new();
+        let mut sellers: Vec<_> = sellers.into_iter().collect();
+        sellers.sort_by_cached_key(|(seller, _)| (!linked.contains(seller), !served(seller), chance.hash_one(seller)));
+        sellers.truncate(MAX_SELLERS);
+        sellers
+    }
+
     /// Who may have it, with addresses; and what was searched, for people.
     async fn sellers(&self, link: &Link) -> (BTreeMap<PeerId, Vec<Multiaddr>>, String) {
         let me = self.driver.read(|market| market.me());
         let mut sellers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
         for addr in &link.addrs {
-            if let Some(multiaddr::Protocol::P2p(peer)) = addr.iter().last() {
+            if let Some(peer) = peer_of(addr) {
                 sellers.entry(peer).or_default().push(addr.clone());
             }
         }
@@ -107,13 +130,14 @@ impl Buyer {
         for provider in looked_up.unwrap_or_default() {
             sellers.entry(provider.peer).or_default().extend(provider.addrs);
         }
+        let near = self.driver.network() == pedlar_wallet::Network::Regtest;
         let known = self.driver.read(|market| {
             let live = market.book().live(now());
             live.map(|signed| {
                 let offer = signed.offer();
                 let titles = offer.listings.iter().flat_map(|listing| &listing.titles);
                 let has_it = titles.into_iter().any(|title| title.root == link.root);
-                has_it.then(|| (offer.seller, offer.addresses.clone()))
+                has_it.then(|| (offer.seller, pedlar_net::of_stranger(offer.addresses.iter().cloned(), near)))
             })
             .collect::<Vec<_>>()
         });
@@ -144,6 +168,13 @@ impl Buyer {
             },
         };
         Ok(Found { seller, addrs, offered, available, min_topup_sat, served: served.unwrap_or_default() })
+    }
+}
+
+fn peer_of(addr: &Multiaddr) -> Option<PeerId> {
+    match addr.iter().last() {
+        Some(multiaddr::Protocol::P2p(peer)) => Some(peer),
+        _ => None,
     }
 }
 
