@@ -36,6 +36,14 @@ pub enum OpenError {
     /// The partial file there belongs to another download, or lost its state.
     #[error("{} is the partial file of another download; remove it or choose another name", .0.display())]
     Foreign(PathBuf),
+    /// What is there verified under another size.
+    #[error("the object has {found} bytes, not {claimed}")]
+    OtherSize {
+        /// The size that brought what is there.
+        found: u64,
+        /// What was claimed.
+        claimed: u64,
+    },
     /// It is being written to right now.
     #[error("{} is being downloaded already", .0.display())]
     Busy(PathBuf),
@@ -125,9 +133,10 @@ impl Paths {
 impl Download {
     /// Begins the download of an object to `dest`, or goes on with the one begun there.
     ///
-    /// Room for the whole object is reserved before anything is bought, where the file system can do that. After a
-    /// crash the groups of the last checkpoint are there. If the partial file was cut or replaced by one of another
-    /// length, all of it is read and checked again.
+    /// A size is a claim until the object's last group has verified: until then no room is reserved for it. A download
+    /// begun under another claim, which brought nothing, is begun anew.
+    ///
+    /// After a crash the groups of the last checkpoint are there. A partial file of another length is checked again.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -144,10 +153,12 @@ impl Download {
         if part_exists { Self::resume(root, size, paths) } else { Self::begin(root, size, paths) }
     }
 
-    /// Whether a download to `dest` was begun and not finished.
+    /// The size under which a download of the object to `dest` was begun and not finished, if one was.
     #[must_use]
-    pub fn exists(dest: &Path) -> bool {
-        Paths::new(dest).part.exists()
+    pub fn begun(root: Root, dest: &Path) -> Option<Size> {
+        let paths = Paths::new(dest);
+        let state = File::open(&paths.state).ok().filter(|_| paths.part.exists())?;
+        state::claimed(&state, root).ok().flatten()
     }
 
     /// The object's length.
@@ -158,13 +169,17 @@ impl Download {
 
     /// Keeps a verified part of this download's object.
     ///
-    /// Every [`CHECKPOINT_GROUPS`] groups this includes a [`checkpoint`](Self::checkpoint).
+    /// Every [`CHECKPOINT_GROUPS`] groups this includes a [`checkpoint`](Self::checkpoint). The last group proves the
+    /// size: with it room is reserved for all others, where the file system can do that.
     ///
     /// # Errors
     /// See [`WriteError`]; the part then counts as missing.
     pub fn write(&mut self, verified: &Verified) -> Result<(), WriteError> {
         self.files.write(verified.item(), verified.bytes())?;
         if let Item::Group { index, .. } = verified.item() {
+            if index + 1 == self.size.group_count() {
+                reserve(&self.files.data, self.size.bytes())?;
+            }
             self.have.insert(index);
         }
         if self.have.fresh_count() >= CHECKPOINT_GROUPS { self.checkpoint() } else { Ok(()) }
@@ -248,15 +263,6 @@ impl Download {
         self.published(outboard).map_err(|error| FinishError::Write(error.into()))
     }
 
-    /// Gives the download up and removes its partial file.
-    ///
-    /// # Errors
-    /// When the system cannot remove it.
-    pub fn discard(self) -> io::Result<()> {
-        fs::remove_file(&self.paths.part)?;
-        fs::remove_file(&self.paths.state)
-    }
-
     fn begin(root: Root, size: Size, paths: Paths) -> Result<Self, OpenError> {
         let state = options().create(true).truncate(false).open(&paths.state).map_err(at(&paths.state))?;
         let state = lock(state, &paths)?;
@@ -264,6 +270,11 @@ impl Download {
         if paths.part.exists() || paths.dest.exists() {
             return Err(OpenError::Busy(paths.dest));
         }
+        Self::create(root, size, paths, state)
+    }
+
+    /// Begins under the lock that `state` holds.
+    fn create(root: Root, size: Size, paths: Paths, state: File) -> Result<Self, OpenError> {
         let data = create(&state, root, size, &paths).map_err(|error| {
             // Nothing was bought yet; what cannot be removed now is replaced the next time.
             let _ = fs::remove_file(&paths.part);
@@ -280,10 +291,16 @@ impl Download {
             _ => at(&paths.state)(error),
         })?;
         let state = lock(state, &paths)?;
-        if !state::is_for(&state, root, size).map_err(at(&paths.state))? {
-            return Err(OpenError::Foreign(paths.part));
+        let claimed = state::claimed(&state, root).map_err(at(&paths.state))?;
+        let claimed = claimed.ok_or_else(|| OpenError::Foreign(paths.part.clone()))?;
+        let have = Have::load(claimed, &state, HAVE_AT).map_err(at(&paths.state))?;
+        if claimed != size {
+            if have.missing_count() < claimed.group_count() {
+                return Err(OpenError::OtherSize { found: claimed.bytes(), claimed: size.bytes() });
+            }
+            fs::remove_file(&paths.part).map_err(at(&paths.part))?;
+            return Self::create(root, size, paths, state);
         }
-        let have = Have::load(size, &state, HAVE_AT).map_err(at(&paths.state))?;
         let data = options().open(&paths.part).map_err(at(&paths.part))?;
         let found = data.metadata().map_err(at(&paths.part))?.len();
         let part = paths.part.clone();
@@ -347,14 +364,14 @@ impl Download {
     }
 }
 
-/// Writes the state and creates the partial file, with room for all of it; returns the latter.
+/// Writes the state and creates the partial file in its length; returns the latter.
 ///
 /// The state comes first: a partial file without its state would be nobody's.
 fn create(state: &File, root: Root, size: Size, paths: &Paths) -> io::Result<File> {
     require_room(state, size.bytes().saturating_add(state::file_len(size)))?;
     state::begin(state, root, size)?;
     let data = options().create_new(true).open(&paths.part)?;
-    reserve(&data, size.bytes())?;
+    data.set_len(size.bytes())?;
     sync_folder_of(&paths.part)?;
     Ok(data)
 }

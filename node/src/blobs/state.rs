@@ -12,6 +12,9 @@ use super::have::Have;
 /// What a state file begins with; the last byte is the version of its layout.
 const MAGIC: [u8; 16] = *b"pedlar download\x01";
 
+/// Bytes of magic, root and size.
+const HEADER_LEN: usize = 16 + 32 + 8;
+
 /// Where the bits begin: behind a header that shares no block of the disk with them.
 pub(super) const HAVE_AT: u64 = 4096;
 
@@ -33,15 +36,17 @@ pub(super) fn begin(state: &File, root: Root, size: Size) -> io::Result<()> {
     state.sync_all()
 }
 
-/// Whether `state` is that of a download of this object, and whole.
-pub(super) fn is_for(state: &File, root: Root, size: Size) -> io::Result<bool> {
-    let expected = header(root, size);
-    let mut found = vec![0; expected.len()];
-    let whole = state.metadata()?.len() == file_len(size);
-    if whole {
-        state.read_exact_at(&mut found, 0)?;
+/// The size under which the download of this object was begun; nothing where `state` is none of it, or not whole.
+pub(super) fn claimed(state: &File, root: Root) -> io::Result<Option<Size>> {
+    let mut found = [0; HEADER_LEN];
+    let len = state.metadata()?.len();
+    if len < HEADER_LEN as u64 {
+        return Ok(None);
     }
-    Ok(whole && found == expected)
+    state.read_exact_at(&mut found, 0)?;
+    let bytes = found.last_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let size = bytes.and_then(Size::new);
+    Ok(size.filter(|size| found.as_slice() == header(root, *size) && len == file_len(*size)))
 }
 
 /// Magic, root, and size in 8 bytes little-endian.

@@ -10,6 +10,7 @@ use pedlar_protocol::id::TopUpId;
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::settlement::{AdvanceError, Onchain, first_step, plan_advance};
 use pedlar_wallet::PayError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::{self, ExchangeError};
@@ -20,6 +21,9 @@ use crate::store::StoreError;
 
 /// How often the seller is asked while a payment is on its way: it sees blocks a moment before or after us.
 const ASK_AGAIN: Duration = Duration::from_millis(1500);
+
+/// How long a seller may take to count what our chain shows as paid: its server may be a few blocks behind.
+const SLOW_SELLER: Duration = Duration::from_secs(300);
 
 /// Money on its way, as its owner sees it.
 #[derive(Debug, Clone)]
@@ -81,43 +85,35 @@ impl Buyer {
         &self,
         order: &Order,
         best: &Ranked,
-        found: &mut Vec<Found>,
+        found: Found,
         trade: &mut Trade,
         stop: &CancellationToken,
         tell: Tell<'_>,
-    ) -> Result<(), OrderError> {
-        let seller = best.candidate.seller;
-        let fee_sat = best.candidate.setup_fee.ceil_sat();
-        let place = found.iter().position(|one| one.seller == seller);
-        let Some(mut one) = place.map(|place| found.swap_remove(place)) else {
-            return Err(OrderError::NoSeller(Vec::new()));
-        };
-        let rail = Onchain { fee_sat, min_sat: one.min_topup_sat };
-        let unasked = first_step(best.candidate.price, one.served);
-        let advance = plan_advance(best.advance, rail, order.prepay_sat, unasked, order.max);
+    ) -> Result<Found, OrderError> {
+        let Found { seller, addrs, offered, min_topup_sat, served, .. } = found;
+        let (price, size) = (offered.quote.quote().price, offered.size);
+        let rail = Onchain { fee_sat: best.candidate.setup_fee.ceil_sat(), min_sat: min_topup_sat };
+        let max = trade.left(order.max);
+        let advance = plan_advance(best.advance, rail, order.prepay_sat, first_step(price, served), max);
         let advance = advance.map_err(PaymentFailure::from)?;
         // A stream would idle out while we wait for a block.
-        one.offered.decline().await;
-        let max_fee_sat = match order.max {
-            Some(max) => max.floor_sat().saturating_sub(advance.amount_sat),
+        offered.decline().await;
+        let max_fee_sat = match max {
+            // The fee must leave what the object costs, which may be more than the advance where some is prepaid.
+            Some(max) => max.floor_sat().saturating_sub(advance.amount_sat.max(best.charge.ceil_sat())),
             None => advance.fee_sat.saturating_mul(2),
         };
-        let topup = TopUpOrder {
-            seller,
-            addrs: one.addrs.clone(),
-            amount_sat: advance.amount_sat,
-            max_fee_sat,
-            ask_others: true,
-        };
+        let topup =
+            TopUpOrder { seller, addrs: addrs.clone(), amount_sat: advance.amount_sat, max_fee_sat, ask_others: true };
         let tell_payment = |news| tell(News::Payment(news));
         let paid = top_up(&self.driver, &self.net, topup, stop, &tell_payment).await?;
         trade.fees_sat = trade.fees_sat.saturating_add(paid.fee_sat);
         trade.txid = paid.txid;
-        one.offered = find::ask(&self.driver, &self.net, seller, one.addrs.clone(), order.link.root)
-            .await
-            .map_err(|failure| PaymentFailure::Quote(Box::new(failure)))?;
-        found.push(one);
-        Ok(())
+        let asked = find::ask(&self.driver, &self.net, seller, addrs.clone(), order.link.root).await;
+        // What was paid for is what was quoted before, also where the seller promised others a worse price.
+        let offered = asked.and_then(|offered| offered.unchanged(price, size));
+        let offered = offered.map_err(|failure| PaymentFailure::Quote(Box::new(failure)))?;
+        Ok(Found { seller, addrs, offered, available: best.charge, min_topup_sat, served })
     }
 }
 
@@ -163,6 +159,8 @@ pub(crate) async fn top_up(
 }
 
 /// Waits until a payment under the top-up counts, in our books and in the seller's.
+///
+/// A seller that is paid and does not say so for [`SLOW_SELLER`] is not waited for: it serves, or its refusal is told.
 async fn until_credited(
     driver: &Driver,
     net: &NetHandle,
@@ -171,6 +169,7 @@ async fn until_credited(
     id: TopUpId,
 ) -> Result<Msat, PaymentFailure> {
     let mut money = driver.money();
+    let mut due: Option<Instant> = None;
     loop {
         money.mark_unchanged();
         let view = accounts::sync(driver, net, seller, addrs.clone()).await;
@@ -180,8 +179,11 @@ async fn until_credited(
                 .is_some_and(|account| account.payments().any(|payment| payment.topup == id && payment.is_credited()));
             (account.map(|account| account.paid()).unwrap_or_default(), credited)
         });
+        // A reorganisation takes back what counted, and the seller's time with it.
+        due = credited.then(|| due.unwrap_or_else(|| Instant::now() + SLOW_SELLER));
         match view {
             Ok(view) if credited && view.paid >= paid => return Ok(paid),
+            _ if due.is_some_and(|due| due <= Instant::now()) => return Ok(paid),
             Ok(_) => {}
             Err(error) => tracing::debug!(%seller, %error, "the seller can't be asked about a payment"),
         }

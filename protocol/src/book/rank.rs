@@ -13,6 +13,8 @@ pub struct Candidate {
     pub seller: PeerId,
     /// Its price for this object: the quote's, else that of its listing.
     pub price: Price,
+    /// What it would deliver, by its own claim of the size.
+    pub bytes: u64,
     /// What can be bought there without paying first: what is prepaid, and the allowance.
     pub available: Msat,
     /// What paying in advance would cost beside the amount: the fee of the cheapest rail open to both.
@@ -34,14 +36,14 @@ pub struct Ranked {
     pub total: Msat,
 }
 
-/// Orders candidates by what `bytes` would cost in all, cheapest first.
+/// Orders candidates by what their delivery would cost in all, cheapest first.
 ///
 /// Equal totals go to the more reliable seller, then to the one that asks for the smaller advance, then by peer id, so
 /// that the order is the same on every run. A price whose total does not fit into an amount is left out: nobody can pay
 /// it.
 #[must_use]
-pub fn rank(candidates: impl IntoIterator<Item = Candidate>, bytes: u64) -> Vec<Ranked> {
-    let mut ranked: Vec<_> = candidates.into_iter().filter_map(|candidate| cost(candidate, bytes)).collect();
+pub fn rank(candidates: impl IntoIterator<Item = Candidate>) -> Vec<Ranked> {
+    let mut ranked: Vec<_> = candidates.into_iter().filter_map(cost).collect();
     ranked.sort_by_key(|ranked| {
         let Candidate { reliability, seller, .. } = ranked.candidate;
         (ranked.total, Reverse(reliability), ranked.advance, seller)
@@ -49,8 +51,8 @@ pub fn rank(candidates: impl IntoIterator<Item = Candidate>, bytes: u64) -> Vec<
     ranked
 }
 
-fn cost(candidate: Candidate, bytes: u64) -> Option<Ranked> {
-    let charge = candidate.price.charge(bytes)?;
+fn cost(candidate: Candidate) -> Option<Ranked> {
+    let charge = candidate.price.charge(candidate.bytes)?;
     let advance = charge.saturating_sub(candidate.available);
     let fee = if advance == Msat::ZERO { Msat::ZERO } else { candidate.setup_fee };
     Some(Ranked { candidate, charge, advance, total: charge.checked_add(fee)? })
@@ -67,6 +69,7 @@ mod tests {
         Candidate {
             seller: seller(&key(n)),
             price: Price::per_gib(msat_per_gib),
+            bytes: GIB,
             available: Msat::ZERO,
             setup_fee: Msat::new(5_000),
             reliability: 500,
@@ -74,7 +77,7 @@ mod tests {
     }
 
     fn order(candidates: impl IntoIterator<Item = Candidate>) -> Vec<PeerId> {
-        rank(candidates, GIB).into_iter().map(|ranked| ranked.candidate.seller).collect()
+        rank(candidates).into_iter().map(|ranked| ranked.candidate.seller).collect()
     }
 
     #[test]
@@ -84,7 +87,7 @@ mod tests {
         assert_eq!(order([cheap, known]), [known.seller, cheap.seller]);
         let almost = Candidate { available: Msat::new(11_999), ..known };
         assert_eq!(order([cheap, almost]), [cheap.seller, almost.seller]);
-        let ranked = rank([almost], GIB);
+        let ranked = rank([almost]);
         assert_eq!((ranked[0].advance, ranked[0].total), (Msat::new(1), Msat::new(17_000)));
     }
 
@@ -103,7 +106,7 @@ mod tests {
     #[test]
     fn what_nobody_can_pay_is_left_out() {
         let absurd = Candidate { price: Price::per_gib(u64::MAX), ..candidate(1, 0) };
-        assert_eq!(rank([absurd], GIB), []);
-        assert_eq!(rank([candidate(1, 0)], u64::MAX)[0].total, Msat::ZERO);
+        assert_eq!(rank([absurd]), []);
+        assert_eq!(rank([Candidate { bytes: u64::MAX, ..candidate(1, 0) }])[0].total, Msat::ZERO);
     }
 }

@@ -37,7 +37,7 @@ impl BuyerSession {
             price,
             limit,
             window: Window::up_to(max_window),
-            cursor: 0,
+            cursor: size.group_count().saturating_sub(1),
             wanted: VecDeque::new(),
             serving: 0,
             verified: 0,
@@ -48,7 +48,8 @@ impl BuyerSession {
     /// The next range to want: nothing while enough is on its way, when nothing is missing, or when the limit leaves
     /// room for no further group. `missing_from` answers the first run of missing groups at or after an index.
     ///
-    /// The object is walked once from the front; what sellers left out is wanted when all else has come.
+    /// The last group is wanted first, alone: it proves the size, which is a claim until then (MONEY.md 6). Then the object
+    /// is walked once from the front; what sellers left out is wanted when all else has come.
     #[must_use]
     pub fn poll_want(&mut self, missing_from: impl Fn(u64) -> Option<Groups>) -> Option<Groups> {
         let on_its_way = self.wanted.len().saturating_add(self.serving);

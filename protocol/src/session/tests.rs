@@ -92,11 +92,12 @@ fn a_seller_takes_frames_only_in_their_order() {
 #[test]
 fn a_buyer_takes_only_what_it_wanted_next() {
     let size = Size::new(MIB).unwrap();
+    let proven = |from| Groups::new(from, 63);
     let fresh = || {
         let mut session = BuyerSession::new(size, Price::FREE, None, MAX_WINDOW);
-        assert_eq!(session.poll_want(|from| Groups::new(from, 64)), Some(groups(0, 4)));
-        assert_eq!(session.poll_want(|from| Groups::new(from, 64)), Some(groups(4, 8)));
-        assert_eq!(session.poll_want(|from| Groups::new(from, 64)), None, "two are on their way");
+        assert_eq!(session.poll_want(proven), Some(groups(0, 4)));
+        assert_eq!(session.poll_want(proven), Some(groups(4, 8)));
+        assert_eq!(session.poll_want(proven), None, "two are on their way");
         session
     };
     for bad in [groups(1, 4), groups(0, 5), groups(4, 8)] {
@@ -105,10 +106,22 @@ fn a_buyer_takes_only_what_it_wanted_next() {
     let mut session = fresh();
     session.handle_serving(groups(0, 2)).unwrap();
     session.handle_serving(groups(4, 8)).unwrap();
-    assert_eq!(session.poll_want(|from| Groups::new(from, 64)), None, "both are still coming");
+    assert_eq!(session.poll_want(proven), None, "both are still coming");
     assert_eq!(session.handle_serving(groups(8, 9)), Err(BuyerViolation::NotWanted));
     let mut session = BuyerSession::new(size, Price::FREE, None, MAX_WINDOW);
     assert_eq!(session.handle_serving(groups(0, 1)), Err(BuyerViolation::NotWanted));
+}
+
+#[test]
+fn a_claimed_size_is_proven_before_anything_else_is_bought() {
+    let size = Size::new(MIB).unwrap();
+    let mut session = BuyerSession::new(size, Price::FREE, None, MAX_WINDOW);
+    assert_eq!(session.poll_want(|from| Groups::new(from, 64)), Some(groups(63, 64)));
+    assert_eq!(session.poll_want(|from| Groups::new(from, 64)), None, "until it has come");
+    session.handle_serving(groups(63, 64)).unwrap();
+    session.handle_verified(GROUP_LEN);
+    session.handle_served();
+    assert_eq!(session.poll_want(|from| Groups::new(from, 63)), Some(groups(0, 4)));
 }
 
 proptest! {

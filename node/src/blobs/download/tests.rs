@@ -132,7 +132,7 @@ fn it_never_takes_what_is_not_its_own() {
     let foreign = Download::open(other.blob.root, other.blob.size, &shop.dest());
     assert!(matches!(foreign, Err(Refused::Foreign(_))));
     let other_size = Download::open(shop.blob.root, other.blob.size, &shop.dest());
-    assert!(matches!(other_size, Err(Refused::Foreign(_))));
+    assert!(matches!(other_size, Err(Refused::OtherSize { .. })));
     let open = shop.open().unwrap();
     assert!(matches!(shop.open(), Err(Refused::Busy(_))));
     drop(open);
@@ -176,10 +176,7 @@ fn a_state_without_its_partial_file_is_begun_anew() {
     let shop = Shop::new(LEN);
     let paths = shop.crashed_with(groups(0, 40));
     fs::remove_file(&paths.part).unwrap();
-    let download = shop.open().unwrap();
-    assert_eq!(missing(&download), [(0, 62)]);
-    download.discard().unwrap();
-    assert!(!paths.part.exists() && !paths.state.exists());
+    assert_eq!(missing(&shop.open().unwrap()), [(0, 62)]);
 }
 
 #[test]
@@ -219,4 +216,29 @@ fn an_object_larger_than_the_disk_is_refused_and_leaves_nothing() {
     assert!(matches!(refused, Err(Refused::NoSpace { .. })), "{refused:?}");
     let paths = Paths::new(&shop.dest());
     assert!(!paths.part.exists() && !paths.state.exists());
+}
+
+#[test]
+fn a_size_that_brought_nothing_gives_way_to_another() {
+    let shop = Shop::new(LEN);
+    let lie = Size::new(LEN as u64 + 3 * GROUP_LEN).unwrap();
+    drop(Download::open(shop.blob.root, lie, &shop.dest()).unwrap());
+    assert_eq!(Download::begun(shop.blob.root, &shop.dest()), Some(lie));
+    shop.crashed_with(groups(61, 62));
+    let refused = Download::open(shop.blob.root, lie, &shop.dest());
+    assert!(matches!(refused, Err(Refused::OtherSize { found: 1_000_000, .. })), "{refused:?}");
+    assert_eq!(Download::begun(shop.blob.root, &shop.dest()), Some(shop.blob.size));
+    shop.finish();
+    assert_eq!(Download::begun(shop.blob.root, &shop.dest()), None);
+}
+
+#[test]
+fn room_is_reserved_when_the_size_is_proven() {
+    use std::os::unix::fs::MetadataExt;
+    let shop = Shop::new(LEN);
+    let mut download = shop.open().unwrap();
+    let blocks = |download: &Download| download.files.data.metadata().unwrap().blocks() * 512;
+    assert_eq!(blocks(&download), 0);
+    shop.fetch(&mut download, groups(61, 62));
+    assert!(blocks(&download) >= LEN as u64);
 }

@@ -154,7 +154,8 @@ impl World {
     /// The buyer wants what is next and signs for what it has; a refusal ends the stream. Nothing where enough is on
     /// its way.
     pub(super) fn want(&mut self, stream: usize) -> Option<Result<Groups, Refusal>> {
-        let count = self.size.group_count();
+        // The last group proves the size; it is taken for bought, so that the walk begins at the front.
+        let count = self.size.group_count() - 1;
         let stream_state = &mut self.streams[stream];
         let groups = stream_state.session.poll_want(|from| Groups::new(from, count))?;
         let id = stream_state.quote.id();
