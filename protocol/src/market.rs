@@ -31,6 +31,7 @@ use crate::credit::Rules;
 use crate::id::{PayeeId, QuoteId};
 use crate::ledger::Ledger;
 use crate::money::Msat;
+use crate::money::Price;
 use crate::offer::OfferClock;
 use crate::time::Timestamp;
 use crate::wire::{Network, peer_id};
@@ -62,7 +63,7 @@ pub struct Market {
     book: Book,
     clock: OfferClock,
     offer_sequence: u64,
-    offered: bool,
+    offered: Option<Price>,
     staged: VecDeque<Entry>,
     staged_in_all: u64,
 }
@@ -85,7 +86,7 @@ impl Market {
             shop: Shop::default(),
             clock: OfferClock::new(now),
             offer_sequence: 0,
-            offered: false,
+            offered: None,
             staged: VecDeque::new(),
             staged_in_all: 0,
         }

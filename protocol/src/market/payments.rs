@@ -144,7 +144,7 @@ impl Market {
         for line in paid {
             self.put_topup(buyer, Direction::Sold, TopUpLine { closed: true, ..line });
         }
-        let ceilings = self.shop.ceiling().map(|price| BTreeMap::from([(Service::Chunks, price)]));
+        let ceilings = self.ceiling().map(|price| BTreeMap::from([(Service::Chunks, price)]));
         let topup = TopUp {
             id,
             network: self.network.clone(),

@@ -85,7 +85,7 @@ impl Market {
         }
         self.grant(now, buyer, price);
         let account = self.account(&buyer, Direction::Sold);
-        let promised = account.and_then(|account| account.price_ceiling(Service::Chunks));
+        let prepaid = account.and_then(|account| account.price_ceiling(Service::Chunks));
         let max_window = match account {
             Some(account) if !account.tails_forgiven() => FIRST_WINDOW,
             Some(_) | None => self.terms.max_window,
@@ -100,7 +100,7 @@ impl Market {
             service: Service::Chunks,
             object: *root.as_bytes(),
             size: size.bytes(),
-            price: promised.map_or(price, |promised| promised.min(price)),
+            price: [prepaid, self.ceiling()].into_iter().flatten().fold(price, Price::min),
             expires: now.saturating_add(QUOTE_LIFE),
         };
         let quote = SignedQuote::sign(quote, &self.key);

@@ -110,7 +110,13 @@ impl Market {
     /// When the next offer is due; nothing while nothing is sold and everybody knows.
     #[must_use]
     pub fn offer_due(&self, now: Timestamp) -> Option<Timestamp> {
-        (self.shop.ceiling().is_some() || self.offered).then(|| self.clock.due(now))
+        (self.shop.ceiling().is_some() || self.offered.is_some()).then(|| self.clock.due(now))
+    }
+
+    /// The dearest price that may be asked now: the shop's, and no more than the live offer says until the next one is out.
+    pub(super) fn ceiling(&self) -> Option<Price> {
+        let ceiling = self.shop.ceiling()?;
+        Some(self.offered.map_or(ceiling, |offered| offered.min(ceiling)))
     }
 
     /// The offer to be gossiped now, if one is due; `random` is any fresh random number.
@@ -128,7 +134,7 @@ impl Market {
         }
         // An offer without a listing takes back the one before it.
         let listing = self.shop.listing();
-        self.offered = listing.is_some();
+        self.offered = listing.as_ref().map(|listing| listing.ceiling);
         let stamp = self.clock.stamp(now, random);
         let offer = Offer {
             network: self.network.clone(),

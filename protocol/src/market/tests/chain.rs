@@ -229,3 +229,20 @@ fn prices_stay_under_the_ceiling_until_its_money_is_used_up() {
     assert_eq!(world.streams[stream].quote.quote().price, dearer);
     assert_eq!(world.sold(0).price_ceiling(Service::Chunks), Some(dearer));
 }
+
+#[test]
+fn no_quote_is_dearer_than_the_live_offer() {
+    let mut world = world(1);
+    let offered = world.seller.market.poll_offer(world.now, &[], 7).unwrap().unwrap();
+    assert_eq!(offered.offer().listing(Service::Chunks).unwrap().ceiling, DEAR);
+    let (root, goods) = world.seller.market.shop().goods().next().map(|(root, goods)| (*root, goods.clone())).unwrap();
+    let dearer = Price::per_gib(DEAR.msat_per_gib() * 3);
+    let goods = crate::market::Goods { price: Some(dearer), ..goods };
+    world.seller.market.handle_published(world.now, root, goods);
+    let stream = world.open(0).unwrap();
+    assert_eq!(world.streams[stream].quote.quote().price, DEAR);
+    world.wait(std::time::Duration::from_secs(61));
+    assert!(world.seller.market.poll_offer(world.now, &[], 7).unwrap().is_some());
+    let stream = world.open(0).unwrap();
+    assert_eq!(world.streams[stream].quote.quote().price, dearer);
+}
