@@ -101,6 +101,19 @@ fn what_a_crash_interrupted_is_not_held_and_its_receipt_still_counts() {
     assert_eq!(line.sign(other), Err(LineError::OtherQuote));
 }
 
+#[test]
+fn a_seller_acknowledges_no_more_than_was_signed_for() {
+    let mut line = Line::new(Direction::Bought, quote(1, 1), NOW);
+    line.sign(SignedReceipt::sign(line.id(), 100, &key(2))).unwrap();
+    line.interrupt();
+    line.acknowledge(99);
+    assert!(!line.is_settled());
+    line.acknowledge(u64::MAX);
+    assert!(line.is_settled());
+    line.sign(SignedReceipt::sign(line.id(), 200, &key(2))).unwrap();
+    assert!(!line.is_settled(), "what is signed later is told, too");
+}
+
 /// Folds until nothing is left to fold; the tab must not notice.
 fn fold_all(account: &mut Account) {
     let before = (account.tab(), account.tail_bytes(), account.tails());
