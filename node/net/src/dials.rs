@@ -165,7 +165,8 @@ fn reason(error: &DialError) -> String {
         DialError::Aborted | DialError::DialPeerConditionFalse(_) => "the attempt was given up".to_owned(),
         DialError::Transport(failures) => {
             let told = failures.iter().take(MAX_TOLD).map(|(addr, error)| format!("{addr}: {error}"));
-            told.collect::<Vec<_>>().join("; ")
+            // Some errors quote the other side: nothing of it may steer a terminal.
+            told.collect::<Vec<_>>().join("; ").replace(|c: char| c != ' ' && !c.is_ascii_graphic(), "?")
         }
     }
 }

@@ -135,7 +135,7 @@ fn open_error(error: StreamUpgradeError<OpenError>, name: &'static str) -> OpenE
         StreamUpgradeError::Timeout => OpenError::Timeout,
         StreamUpgradeError::Apply(error) => error,
         StreamUpgradeError::NegotiationFailed => OpenError::Unsupported(name),
-        StreamUpgradeError::Io(error) => OpenError::Unreachable(error.to_string()),
+        StreamUpgradeError::Io(error) => unreachable_peer(error),
     }
 }
 
@@ -223,6 +223,7 @@ impl Iterator for Names {
     }
 }
 
+/// The error's own text may be the peer's, which is not shown.
 fn unreachable_peer(error: std::io::Error) -> OpenError {
-    OpenError::Unreachable(error.to_string())
+    OpenError::Unreachable(error.kind().to_string())
 }
