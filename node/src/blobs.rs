@@ -26,7 +26,7 @@ use pedlar_protocol::content::{Root, Size};
 pub use download::{CHECKPOINT_GROUPS, Download, FinishError, OpenError, WriteError};
 pub use name::safe_name;
 pub use publish::{PublishError, publish, publish_copy};
-pub use reader::{BlobReader, Change, ReadError};
+pub use reader::{BlobReader, Change, Pieces, ReadError};
 
 /// A file that is for sale, as the journal remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]

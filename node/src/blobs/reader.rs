@@ -2,8 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::mem;
-use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use pedlar_protocol::content::{Groups, Item, OutOfRange, Root, Size, Walk};
@@ -99,37 +98,13 @@ impl BlobReader {
         Ok(Self { root: blob.root, size: blob.size, files: Files { data, outboard, outboard_at: 0 } })
     }
 
-    /// Encodes `groups` and hands them to `sink` in pieces of at most [`MAX_DATA_LEN`], one frame each, none empty.
-    ///
-    /// Whatever reaches `sink` is under the root. `sink` may wait (that is the flow control) and may stop the work,
-    /// which is then what this returns.
+    /// `groups` encoded, to be read piece by piece.
     ///
     /// # Errors
-    /// [`ReadError::Changed`] at the first byte that is not what was published; all before it was handed on.
-    pub fn encode(
-        &self,
-        groups: Groups,
-        mut sink: impl FnMut(Bytes) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, ReadError> {
-        let mut walk = Walk::new(self.root, self.size, groups)?;
-        let mut frame = BytesMut::with_capacity(MAX_DATA_LEN);
-        let failed = loop {
-            let Some(item) = walk.peek() else { break None };
-            if frame.len() + item.len() > MAX_DATA_LEN {
-                let full = mem::replace(&mut frame, BytesMut::with_capacity(MAX_DATA_LEN));
-                if sink(full.freeze()).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            let start = frame.len();
-            frame.resize(start + item.len(), 0);
-            if let Err(error) = self.read(&mut walk, item, &mut frame[start..]) {
-                frame.truncate(start);
-                break Some(error);
-            }
-        };
-        let flow = if frame.is_empty() { ControlFlow::Continue(()) } else { sink(frame.freeze()) };
-        failed.map_or(Ok(flow), Err)
+    /// [`ReadError::OutOfRange`] for groups that the object does not have.
+    pub fn pieces(self: &Arc<Self>, groups: Groups) -> Result<Pieces, ReadError> {
+        let walk = Walk::new(self.root, self.size, groups)?;
+        Ok(Pieces { reader: Arc::clone(self), walk, failed: None })
     }
 
     /// Reads `item` and takes one step of the walk with it.
@@ -147,5 +122,36 @@ impl BlobReader {
                 Err(Change::Length { now, published: self.size.bytes() }.into())
             }
         }
+    }
+}
+
+/// A range on its way out, in pieces of at most [`MAX_DATA_LEN`], one frame each, none empty; each is read when it is
+/// asked for, so that a slow buyer holds up no thread.
+///
+/// Whatever comes out is under the root. The first byte that is not what was published is an error, after all before it;
+/// nothing is to be asked for after that.
+#[derive(Debug)]
+pub struct Pieces {
+    reader: Arc<BlobReader>,
+    walk: Walk,
+    failed: Option<ReadError>,
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Bytes, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut frame = BytesMut::with_capacity(MAX_DATA_LEN);
+        while self.failed.is_none()
+            && let Some(item) = self.walk.peek().filter(|item| frame.len() + item.len() <= MAX_DATA_LEN)
+        {
+            let start = frame.len();
+            frame.resize(start + item.len(), 0);
+            if let Err(error) = self.reader.read(&mut self.walk, item, &mut frame[start..]) {
+                frame.truncate(start);
+                self.failed = Some(error);
+            }
+        }
+        if frame.is_empty() { self.failed.take().map(Err) } else { Some(Ok(frame.freeze())) }
     }
 }

@@ -1,24 +1,20 @@
 //! Content by its root: published files, read and checked while they are sent.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pedlar_protocol::content::Root;
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::Request;
-use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::blobs::{BlobReader, ReadError};
+use crate::blobs::{BlobReader, Pieces, ReadError};
 use crate::service::{Delivery, Service};
 use crate::session::{Session, SessionError};
 use crate::shop::Shelf;
-
-/// Frames read ahead of the network: 1 MiB, enough that neither the disk nor the stream waits for the other.
-const READ_AHEAD: usize = 4;
 
 /// When to ask again for a file that the system can't read at this moment.
 const UNREADABLE: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(60) };
@@ -55,24 +51,24 @@ async fn quote(shelf: &Shelf, root: Root) -> Result<Delivery, Refusal> {
 }
 
 async fn serve(session: &mut Session, root: Root, reader: Arc<BlobReader>) -> Result<(), SessionError> {
+    let refused = |error| SessionError::Refused(refusal_of(&root, &error));
     while let Some(groups) = session.next_range().await? {
-        let (sink, mut pieces) = mpsc::channel(READ_AHEAD);
-        let reader = Arc::clone(&reader);
-        let reading = spawn_blocking(move || {
-            reader.encode(groups, |piece| match sink.blocking_send(piece) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            })
-        });
-        while let Some(piece) = pieces.recv().await {
-            session.deliver(piece).await?;
-        }
-        let read = reading.await.map_err(|_| SessionError::Refused(UNREADABLE))?;
-        if let Err(error) = read {
-            return Err(SessionError::Refused(refusal_of(&root, &error)));
+        let mut reading = read(reader.pieces(groups).map_err(refused)?);
+        while let (pieces, Some(piece)) = reading.await.map_err(|_| SessionError::Refused(UNREADABLE))? {
+            // The next one is read while this one leaves.
+            reading = read(pieces);
+            session.deliver(piece.map_err(refused)?).await?;
         }
     }
     Ok(())
+}
+
+/// Reads the next piece, where blocking is allowed.
+fn read(mut pieces: Pieces) -> JoinHandle<(Pieces, Option<Result<Bytes, ReadError>>)> {
+    spawn_blocking(move || {
+        let piece = pieces.next();
+        (pieces, piece)
+    })
 }
 
 /// What a buyer is told of a file that can't be read, and the owner in the log.
