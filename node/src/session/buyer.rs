@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libp2p_identity::PeerId;
 use pedlar_net::{OpenError, Stream};
-use pedlar_protocol::content::{OutOfRange, Root, Size, VerifyError};
+use pedlar_protocol::content::{Root, Size, VerifyError};
 use pedlar_protocol::market::BuyError;
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::{Download, WriteError};
 use crate::driver::{Driver, now};
 use crate::session::frames::{FrameReader, FrameWriter, IoError, RawFrame};
-use crate::session::sink::{Sink, Sunk, lock};
+use crate::session::sink::{Sink, SinkError, Sunk, lock};
 use crate::store::StoreError;
 
 /// How long a seller may take to quote: it may have to open a file, and to sync its journal.
@@ -80,9 +80,14 @@ impl BuyFailure {
     }
 }
 
-impl From<OutOfRange> for BuyFailure {
-    fn from(_: OutOfRange) -> Self {
-        BuyerViolation::NotWanted.into()
+impl From<SinkError> for BuyFailure {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Verify(wrong) => wrong.into(),
+            SinkError::Range(_) => BuyerViolation::NotWanted.into(),
+            SinkError::Order => Self::Order,
+            SinkError::Write(error) => error.into(),
+        }
     }
 }
 
@@ -251,12 +256,12 @@ impl Trading<'_> {
 
     async fn take(&mut self, frame: RawFrame) -> Result<(), BuyFailure> {
         if frame.kind == FrameKind::Data {
-            return self.sink.push(frame.payload);
+            return Ok(self.sink.push(frame.payload)?);
         }
         match Frame::decode(frame.payload)? {
             Frame::Serving(groups) => {
                 self.session.handle_serving(groups)?;
-                self.sink.begin(groups)
+                Ok(self.sink.begin(groups)?)
             }
             Frame::Refused(refusal) => Err(BuyFailure::Refused(refusal)),
             _ => Err(BuyFailure::Order),

@@ -4,11 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
-use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verifier, VerifyError};
+use pedlar_protocol::content::{GROUP_LEN, Groups, Item, OutOfRange, Root, Size, Verifier, VerifyError};
 use tokio::sync::mpsc;
 
-use crate::blobs::Download;
-use crate::session::buyer::BuyFailure;
+use crate::blobs::{Download, WriteError};
 
 /// Frames between the stream and the thread: 2 MiB at the most.
 const QUEUE: usize = 8;
@@ -21,6 +20,23 @@ pub(super) enum Sunk {
     Range,
 }
 
+/// Why the sink thread takes no more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SinkError {
+    /// What came is not what was asked for.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// A range that the object does not have.
+    #[error(transparent)]
+    Range(#[from] OutOfRange),
+    /// Payload without a range, or more than there was room for.
+    #[error("payload out of order")]
+    Order,
+    /// Our own disk.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
 enum Piece {
     Range(Groups),
     Bytes(Bytes),
@@ -29,7 +45,7 @@ enum Piece {
 /// The thread's handle.
 pub(super) struct Sink {
     pieces: Option<mpsc::Sender<Piece>>,
-    news: mpsc::Receiver<Result<Sunk, BuyFailure>>,
+    news: mpsc::Receiver<Result<Sunk, SinkError>>,
 }
 
 impl Sink {
@@ -43,7 +59,7 @@ impl Sink {
             let kept = lock(&download).checkpoint();
             // Before the last report: who hears of the end is the file's only owner.
             drop(download);
-            if let Err(failure) = sunk.and(kept.map_err(BuyFailure::from)) {
+            if let Err(failure) = sunk.and(kept.map_err(SinkError::from)) {
                 // Nobody listens only when the purchase is over.
                 let _ = report.blocking_send(Err(failure));
             }
@@ -59,26 +75,26 @@ impl Sink {
         self.pieces.as_ref().is_some_and(|pieces| pieces.capacity() > 0)
     }
 
-    pub(super) fn begin(&self, groups: Groups) -> Result<(), BuyFailure> {
+    pub(super) fn begin(&self, groups: Groups) -> Result<(), SinkError> {
         self.put(Piece::Range(groups))
     }
 
-    pub(super) fn push(&self, bytes: Bytes) -> Result<(), BuyFailure> {
+    pub(super) fn push(&self, bytes: Bytes) -> Result<(), SinkError> {
         self.put(Piece::Bytes(bytes))
     }
 
     /// Frames are only read while there is room: a full queue is a peer that was never asked.
-    fn put(&self, piece: Piece) -> Result<(), BuyFailure> {
-        let pieces = self.pieces.as_ref().ok_or(BuyFailure::Order)?;
+    fn put(&self, piece: Piece) -> Result<(), SinkError> {
+        let pieces = self.pieces.as_ref().ok_or(SinkError::Order)?;
         // A closed queue means that the thread has failed; what it says of it comes as news.
         match pieces.try_send(piece) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(BuyFailure::Order),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(SinkError::Order),
         }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Sunk, BuyFailure> {
-        self.news.recv().await.unwrap_or(Err(BuyFailure::Order))
+    pub(super) async fn next(&mut self) -> Result<Sunk, SinkError> {
+        self.news.recv().await.unwrap_or(Err(SinkError::Order))
     }
 
     /// Ends the thread; the bytes of the groups that it still wrote.
@@ -99,8 +115,8 @@ fn sink(
     size: Size,
     download: &Mutex<Download>,
     mut inbox: mpsc::Receiver<Piece>,
-    report: &mpsc::Sender<Result<Sunk, BuyFailure>>,
-) -> Result<(), BuyFailure> {
+    report: &mpsc::Sender<Result<Sunk, SinkError>>,
+) -> Result<(), SinkError> {
     let mut verifier: Option<Verifier> = None;
     while let Some(piece) = inbox.blocking_recv() {
         let mut bytes = match piece {
@@ -113,7 +129,7 @@ fn sink(
             }
             Piece::Bytes(bytes) => bytes,
         };
-        let verifying = verifier.as_mut().ok_or(BuyFailure::Order)?;
+        let verifying = verifier.as_mut().ok_or(SinkError::Order)?;
         while let Some(verified) = verifying.next(&mut bytes)? {
             lock(download).write(&verified)?;
             if let Item::Group { .. } = verified.item() {
