@@ -1,3 +1,35 @@
 //! The end-to-end suites: one module per story.
+//!
+//! Each story has its own chain, its own nodes (processes) and its own folder. `cargo test -p pedlar-tests purchase`
+//! tells one; those that are ignored take long: `cargo test -p pedlar-tests -- --ignored`.
 
+mod changed;
+mod cli;
+mod crash;
+mod electrum_down;
+mod frames;
+mod freeloader;
+mod integrity;
+mod limits;
+mod link;
+mod offers;
+mod purchase;
+mod reorg;
+mod secrets;
+mod swarm_of_sellers;
 mod wallet;
+
+use pedlar_tests::cluster::World;
+
+const MIB: u64 = 1 << 20;
+
+/// What the honest sellers of most stories ask: a MiB costs 6.8 sat, so that a mistake of a group shows.
+const PRICE: &str = "7000sat/GiB";
+
+/// Windows that never grow: a few MiB then take seconds, in which a session can be disturbed.
+const SMALL_WINDOWS: &str = "[limits]\nmax_window = \"64KiB\"\n";
+
+/// A fresh world for one story.
+async fn world() -> World {
+    World::new(env!("CARGO_BIN_EXE_pedlar-under-test")).await
+}

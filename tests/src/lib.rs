@@ -1,1 +1,16 @@
-//! Placeholder.
+//! What the end-to-end stories under `it/` are told with.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`cluster`] | a chain, its server and nodes that are processes, for one story |
+//! | [`dice`] | chance that can be had again |
+//! | [`hostile`] | peers that speak our protocols by hand, and not always as agreed |
+//!
+//! **Invariant:** a story waits for what it needs and never for a time; what it waits for comes within [`PATIENCE`] or
+//! the story fails and says what did not happen. Nothing is shared between stories, so they run in parallel.
+//!
+//! [`PATIENCE`]: cluster::PATIENCE
+
+pub mod cluster;
+pub mod dice;
+pub mod hostile;

@@ -93,11 +93,16 @@ async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
+/// What a node of the market is, too.
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("finding this program")
+}
+
 /// Runs a verb on a node, its output and its exit code as they are.
 async fn on(dir: &Path, node: &str, verb: &[String]) -> Result<ExitCode> {
-    let home = Home::new(dir, node);
+    let home = Home::new(&this_program()?, dir, node);
     ensure!(home.dir.is_dir(), "there is no node {node} in {}: the nodes are seller-1 …, buyer", dir.display());
-    let status = home.command(verb)?.status().await?;
+    let status = home.command(verb).status().await?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
@@ -112,6 +117,7 @@ async fn market(args: &Args) -> Result<()> {
     let dir = args.dir.clone().or_else(|| temporary.as_ref().map(|temporary| temporary.path().to_owned()));
     let dir = dir.context("no folder")?.canonicalize()?;
     let plan = Plan {
+        program: this_program()?,
         dir,
         nodes: usize::from(args.nodes),
         electrum: args.electrum.clone(),

@@ -36,6 +36,8 @@ const SAMPLE_LEN: u64 = 64 << 20;
 /// How a market is set up.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// What a node runs.
+    pub program: PathBuf,
     /// Where all homes are.
     pub dir: PathBuf,
     /// How many nodes; the last one buys.
@@ -82,8 +84,12 @@ impl Market {
         let mut nodes: Vec<Node> = Vec::new();
         for name in names(plan.nodes) {
             say(&format!("starting {name}"));
-            let bootstrap = nodes.first().map(Node::addrs).unwrap_or_default();
-            nodes.push(Node::start(Home::new(&plan.dir, &name), &electrum, network_id.as_deref(), &bootstrap).await?);
+            let home = Home::new(&plan.program, &plan.dir, &name);
+            if !home.dir.exists() {
+                home.init(&electrum, network_id.as_deref()).await?;
+            }
+            let bootstrap = nodes.first().map(|node| node.listen.clone()).unwrap_or_default();
+            nodes.push(Node::start(home, 0, &bootstrap).await?);
         }
         let first = nodes.first().context("a market without nodes")?;
         let status = first.home.one(&["status"], "status").await?;

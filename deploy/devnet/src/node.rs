@@ -1,8 +1,11 @@
 //! One node of the market: a process of its own, with a home of its own.
 
-use std::io;
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +20,9 @@ pub const NODE_MARK: &str = "PEDLAR_DEVNET_NODE";
 /// The passphrase of every node: these wallets hold coins of a chain that ends with the market.
 const PASSPHRASE: &str = "devnet";
 
+/// Files beside and in a home are for their owner alone.
+const PRIVATE: u32 = 0o600;
+
 /// How long a node may take to start, and to end.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -27,23 +33,51 @@ pub struct Home {
     pub name: String,
     /// Its folder.
     pub dir: PathBuf,
+    program: PathBuf,
 }
 
 impl Home {
-    /// The home of this name in the market's folder.
+    /// The home of this name in the market's folder, for a program that runs [`pedlar_node::main`] under [`NODE_MARK`].
     #[must_use]
-    pub fn new(dir: &Path, name: &str) -> Self {
-        Self { name: name.to_owned(), dir: dir.join(name) }
+    pub fn new(program: &Path, dir: &Path, name: &str) -> Self {
+        Self { name: name.to_owned(), dir: dir.join(name), program: program.to_owned() }
     }
 
     /// The node's program with a verb, its output not yet directed.
+    #[must_use]
+    pub fn command<S: AsRef<OsStr>>(&self, verb: &[S]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env(NODE_MARK, "1").arg("--home").arg(&self.dir).args(verb);
+        command
+    }
+
+    /// Makes the home, with new words and a passphrase that is in a file beside it.
     ///
     /// # Errors
-    /// When this program can't find itself.
-    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, verb: &[S]) -> Result<Command> {
-        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-        command.env(NODE_MARK, "1").arg("--home").arg(&self.dir).args(verb);
-        Ok(command)
+    /// What the verb says on failing.
+    pub async fn init(&self, electrum: &str, network_id: Option<&str>) -> Result<()> {
+        let passphrase = self.passphrase_file();
+        write_private(&passphrase, PASSPHRASE)?;
+        let words = self.dir.with_extension("words");
+        let (words, passphrase) = (words.to_string_lossy(), passphrase.to_string_lossy());
+        let mut verb = vec!["init", "--network", "regtest", "--electrum", electrum];
+        verb.extend(["--words-file", &*words, "--passphrase-file", &*passphrase]);
+        if let Some(id) = network_id {
+            verb.extend(["--network-id", id]);
+        }
+        self.ask(&verb).await.map(drop)
+    }
+
+    /// Starts a verb; it is killed when it is dropped.
+    ///
+    /// # Errors
+    /// When the program can't be started.
+    pub fn begin<S: AsRef<OsStr>>(&self, verb: &[S]) -> Result<Running> {
+        let mut command = self.command(verb);
+        command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().context("starting a verb")?;
+        let stdout = child.stdout.take().context("a verb without output")?;
+        Ok(Running { child, lines: BufReader::new(stdout).lines() })
     }
 
     /// Runs a verb and returns the lines it answers, the last of them its summary.
@@ -61,18 +95,13 @@ impl Home {
     /// # Errors
     /// What the verb says on failing.
     pub async fn follow(&self, verb: &[&str], mut hear: impl FnMut(Value)) -> Result<()> {
-        let mut command = self.command(verb)?;
-        command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().context("starting a verb")?;
-        let stdout = child.stdout.take().context("a verb without output")?;
-        let mut lines = BufReader::new(stdout).lines();
-        while let Some(line) = lines.next_line().await? {
-            hear(serde_json::from_str(&line).with_context(|| format!("a line that is no JSON: {line}"))?);
+        let mut running = self.begin(verb)?;
+        while let Some(line) = running.next().await? {
+            hear(line);
         }
-        let ended = child.wait_with_output().await?;
+        let ended = running.end().await?;
         if !ended.status.success() {
-            let said = String::from_utf8_lossy(&ended.stderr);
-            bail!("`{}` on {} failed: {}", verb.join(" "), self.name, said.trim());
+            bail!("`{}` on {} failed: {}", verb.join(" "), self.name, ended.stderr.trim());
         }
         Ok(())
     }
@@ -86,6 +115,56 @@ impl Home {
         let found = lines.into_iter().find(|line| line["type"] == kind);
         found.with_context(|| format!("`{}` on {} answers no `{kind}`", verb.join(" "), self.name))
     }
+
+    /// The passphrase of the home that [`Home::init`] made.
+    #[must_use]
+    pub fn passphrase_file(&self) -> PathBuf {
+        self.dir.with_extension("passphrase")
+    }
+
+    /// What the node logs.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+}
+
+/// A verb under way.
+pub struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// The next line of its answer; nothing when it has ended.
+    ///
+    /// # Errors
+    /// When what it says is no JSON.
+    pub async fn next(&mut self) -> Result<Option<Value>> {
+        let Some(line) = self.lines.next_line().await? else {
+            return Ok(None);
+        };
+        serde_json::from_str(&line).map(Some).with_context(|| format!("a line that is no JSON: {line}"))
+    }
+
+    /// Waits for its end, whatever lines are left.
+    ///
+    /// # Errors
+    /// When its output can't be read.
+    pub async fn end(mut self) -> Result<Ended> {
+        while self.next().await?.is_some() {}
+        let output = self.child.wait_with_output().await?;
+        Ok(Ended { status: output.status, stderr: String::from_utf8_lossy(&output.stderr).into_owned() })
+    }
+}
+
+/// How a verb ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code, or the signal that killed it.
+    pub status: ExitStatus,
+    /// The error, as a line of JSON, where it failed.
+    pub stderr: String,
 }
 
 /// A node that is up.
@@ -94,53 +173,38 @@ pub struct Node {
     pub home: Home,
     /// Its id.
     pub peer_id: String,
-    /// Where it listens.
+    /// Where it listens, each address ready to be bootstrapped from.
     pub listen: Vec<String>,
     child: Child,
     _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Node {
-    /// Makes the home, if there is none yet, and brings the node up.
+    /// Brings a node up in a home that was made, with a TCP and a QUIC listener on this port of loopback, 0 for any.
     ///
     /// # Errors
     /// When it does not come up in time; its log is in its home.
-    pub async fn start(home: Home, electrum: &str, network_id: Option<&str>, bootstrap: &[String]) -> Result<Self> {
-        let passphrase = home.dir.with_extension("passphrase");
-        if !home.dir.exists() {
-            write_private(&passphrase, PASSPHRASE)?;
-            init(&home, &passphrase, electrum, network_id).await?;
-        }
-        let passphrase = passphrase.to_string_lossy().into_owned();
+    pub async fn start(home: Home, port: u16, bootstrap: &[String]) -> Result<Self> {
+        let passphrase = home.passphrase_file().to_string_lossy().into_owned();
         let mut verb = vec!["up", "--json", "--passphrase-file", &passphrase];
-        for addr in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
-            verb.extend(["--listen", addr]);
-        }
+        let listen = [format!("/ip4/127.0.0.1/tcp/{port}"), format!("/ip4/127.0.0.1/udp/{port}/quic-v1")];
+        listen.iter().for_each(|addr| verb.extend(["--listen", addr]));
         bootstrap.iter().for_each(|addr| verb.extend(["--bootstrap", addr]));
-        let log = std::fs::File::create(home.dir.join("log")).context("making a node's log")?;
-        let mut command = home.command(&verb)?;
+        let log = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(home.log());
+        let mut command = home.command(&verb);
         // In a group of its own, so that Ctrl-C reaches the market alone, which ends its nodes in order.
-        command.process_group(0).kill_on_drop(true);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
+        command.process_group(0).kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.stderr(log.context("making a node's log")?).spawn()?;
         let stdout = child.stdout.take().context("a node without output")?;
         let mut output = BufReader::new(stdout).lines();
         let line = timeout(DEADLINE, output.next_line()).await.context("a node takes too long to start")??;
-        let log = home.dir.join("log");
-        let line = line.with_context(|| format!("{} did not start: see {}", home.name, log.display()))?;
+        let line = line.with_context(|| format!("{} did not start: see {}", home.name, home.log().display()))?;
         let ready: Value = serde_json::from_str(&line)?;
         ensure!(ready["type"] == "ready", "{} says {line} instead of being ready", home.name);
         let peer_id = ready["peer_id"].as_str().context("no peer id")?.to_owned();
         let listen = ready["listen"].as_array().context("no addresses")?;
         let listen = listen.iter().filter_map(|addr| Some(addr.as_str()?.to_owned())).collect();
         Ok(Self { home, peer_id, listen, child, _output: output })
-    }
-
-    /// Where others find it.
-    #[must_use]
-    pub fn addrs(&self) -> Vec<String> {
-        let suffix = format!("/p2p/{}", self.peer_id);
-        let whole = |addr: &String| if addr.ends_with(&suffix) { addr.clone() } else { format!("{addr}{suffix}") };
-        self.listen.iter().map(whole).collect()
     }
 
     /// Takes the node down in order.
@@ -155,22 +219,24 @@ impl Node {
         ensure!(status.success(), "{} went down with {status}", self.home.name);
         Ok(())
     }
-}
 
-async fn init(home: &Home, passphrase: &Path, electrum: &str, network_id: Option<&str>) -> Result<()> {
-    let words = home.dir.with_extension("words");
-    let (words, passphrase) = (words.to_string_lossy(), passphrase.to_string_lossy());
-    let mut verb = vec!["init", "--network", "regtest", "--electrum", electrum];
-    verb.extend(["--words-file", &*words, "--passphrase-file", &*passphrase]);
-    if let Some(id) = network_id {
-        verb.extend(["--network-id", id]);
+    /// Kills it as a power cut would: nothing that it still wanted to write or say gets out.
+    ///
+    /// # Errors
+    /// When it had ended before.
+    pub async fn kill(mut self) -> Result<()> {
+        ensure!(self.child.try_wait()?.is_none(), "{} had ended before it was killed", self.home.name);
+        Ok(self.child.kill().await?)
     }
-    home.ask(&verb).await.map(drop)
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(path)?;
     file.write_all(text.as_bytes())
 }

@@ -141,8 +141,11 @@ impl Buyer {
                 Err(failure) => (Bought::default(), Err(failure)),
             };
             trade.note(seller, bought);
-            // The last receipt may have been lost with the stream: the books are to agree before we go.
-            accounts::settle(&self.driver, &self.net, seller, addrs.clone()).await;
+            // The books are to agree before we go. Where the connection is gone, they do so when there is one again: to wait
+            // for a dead seller here would keep us from the next.
+            if !matches!(outcome, Err(BuyFailure::Io(_) | BuyFailure::Open(_))) {
+                accounts::settle(&self.driver, &self.net, seller, addrs.clone()).await;
+            }
             let failure = match outcome {
                 Ok(()) => return Ok(true),
                 Err(BuyFailure::Interrupted) => return Err(OrderError::Interrupted),

@@ -79,7 +79,8 @@ impl SellerSession {
 
 /// How much may be sent before the buyer signs: the seller's own count, no meter (MONEY.md 1.2).
 ///
-/// The unsigned part never exceeds two windows, one for each Want that may be on its way.
+/// The unsigned part never exceeds two windows, one for each Want that may be on its way. So no Want gets more than one:
+/// else nothing would be left for the next of a buyer whose windows are larger than ours.
 #[derive(Debug, Clone, Copy)]
 pub struct Brake {
     window: Window,
@@ -97,7 +98,9 @@ impl Brake {
     /// The part of `groups` that may be served now, from their first on; nothing while too much is unsigned.
     #[must_use]
     pub fn admit(&self, size: Size, groups: Groups) -> Option<Groups> {
-        let room = self.limit().saturating_sub(self.admitted.saturating_sub(self.signed));
+        let window = self.window.after(self.signed);
+        let unsigned = self.admitted.saturating_sub(self.signed);
+        let room = window.saturating_mul(PIPELINED_WANTS as u64).saturating_sub(unsigned).min(window);
         let wanted = size.bytes_in(groups);
         if wanted <= room {
             return Some(groups);
@@ -114,9 +117,5 @@ impl Brake {
     /// The buyer has signed for `signed` bytes since the session began.
     pub fn handle_signed(&mut self, signed: u64) {
         self.signed = self.signed.max(signed);
-    }
-
-    fn limit(&self) -> u64 {
-        self.window.after(self.signed).saturating_mul(PIPELINED_WANTS as u64)
     }
 }

@@ -1,1 +1,5 @@
-fn main() {}
+//! The product's own `main`, under a name that `cargo test` builds for the stories.
+
+fn main() -> std::process::ExitCode {
+    pedlar_node::main()
+}

@@ -1,0 +1,41 @@
+//! Chance that can be had again: each story that uses it prints the seed, and `PEDLAR_SEED` gives it back.
+
+/// A sequence of numbers that follows from its seed (splitmix64).
+#[derive(Debug)]
+pub struct Dice {
+    state: u64,
+}
+
+impl Dice {
+    /// New dice, or those of `PEDLAR_SEED`.
+    ///
+    /// # Panics
+    /// When `PEDLAR_SEED` is no number, or the system has no randomness.
+    pub fn new() -> Self {
+        let given = std::env::var("PEDLAR_SEED").ok();
+        let seed = given.map(|seed| seed.parse().expect("PEDLAR_SEED is a number"));
+        let seed = seed.unwrap_or_else(|| getrandom::u64().expect("randomness"));
+        println!("PEDLAR_SEED={seed}");
+        Self { state: seed }
+    }
+
+    /// A number below `end`, which is not 0; the same chance for each, nearly.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+
+    /// So many bytes without order.
+    pub fn garbage(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+impl Default for Dice {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,144 @@
+//! A buyer that takes what it can and signs for as little as it can.
+
+use bytes::Bytes;
+use pedlar_net::{Multiaddr, PeerId, Stream};
+use pedlar_proto::v1::{self, account_reply, account_request};
+use pedlar_protocol::content::{Groups, Root, Size, Verifier};
+use pedlar_protocol::refusal::Refusal;
+use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
+use pedlar_protocol::session::{CloseCode, Frame, Request, Want};
+use pedlar_protocol::settlement::SignedTopUp;
+use pedlar_protocol::wire::{FrameKind, Signed};
+use prost::Message;
+
+use super::{ACCOUNT, CHUNKS, Stranger, hear, receive, say, send};
+use crate::cluster::{Peer, World, until};
+
+/// A buyer by hand, with its account at one seller.
+pub struct Freeloader {
+    stranger: Stranger,
+    seller: PeerId,
+    addrs: Vec<Multiaddr>,
+}
+
+/// What one session brought.
+#[derive(Debug)]
+pub struct Grab {
+    /// Bytes that came and verified.
+    pub bytes: u64,
+    /// Of these, what was signed for.
+    pub signed: u64,
+    /// Why it brought no more, where the seller said so.
+    pub refused: Option<Refusal>,
+}
+
+impl Freeloader {
+    /// A buyer that the seller has never seen.
+    pub async fn new(world: &World, seller: &Peer, addrs: Vec<Multiaddr>) -> Self {
+        let stranger = Stranger::lurking(world).await;
+        Self { stranger, seller: seller.id.parse().expect("a peer id"), addrs }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> PeerId {
+        self.stranger.id()
+    }
+
+    /// Pays the seller from the chain's own purse, and waits until the seller says that it counts.
+    pub async fn top_up(&self, world: &World, sat: u64) {
+        let before = self.books().await.paid_msat;
+        let mut id = vec![0; 32];
+        getrandom::fill(&mut id).expect("randomness");
+        let request = v1::TopUpRequest { id: id.into(), amount_sat: sat };
+        let reply = self.exchange(account_request::Request::Topup(request)).await;
+        let account_reply::Reply::Topup(signed) = reply else { panic!("no word of the seller: {reply:?}") };
+        let topup = SignedTopUp::parse(Signed::from_wire(signed).expect("an envelope")).expect("a top-up");
+        world.pay(&topup.topup().address, sat);
+        let counted = async || (self.books().await.paid_msat == before + sat * 1_000).then_some(());
+        until("the seller counts the advance", counted).await;
+    }
+
+    /// How the seller's books stand.
+    pub async fn books(&self) -> v1::SyncReply {
+        match self.exchange(account_request::Request::Sync(v1::Sync::default())).await {
+            account_reply::Reply::Sync(reply) => reply,
+            other => panic!("no books: {other:?}"),
+        }
+    }
+
+    /// Wants these ranges one after the other, signs for the first `signed_ranges` of them, and goes without a word.
+    pub async fn grab(&self, root: Root, ranges: &[Groups], signed_ranges: usize) -> Grab {
+        let (mut stream, quote) = self.open(root).await;
+        let size = Size::new(quote.quote().size).expect("a size");
+        let mut grab = Grab { bytes: 0, signed: 0, refused: None };
+        for (place, groups) in ranges.iter().enumerate() {
+            let receipt = (place > 0 && place <= signed_ranges).then(|| {
+                grab.signed = grab.bytes;
+                SignedReceipt::sign(quote.id(), grab.bytes, &self.stranger.key).signed().clone()
+            });
+            if say(&mut stream, &Frame::Want(Want { groups: *groups, receipt })).await.is_err() {
+                break;
+            }
+            match take(&mut stream, root, size).await {
+                Ok(bytes) => grab.bytes += bytes,
+                Err(refused) => {
+                    grab.refused = refused;
+                    break;
+                }
+            }
+        }
+        grab
+    }
+
+    /// Opens a session, takes one range, and says a proper goodbye with a receipt for all of it.
+    pub async fn buy(&self, root: Root, groups: Groups) -> u64 {
+        let (mut stream, quote) = self.open(root).await;
+        let size = Size::new(quote.quote().size).expect("a size");
+        say(&mut stream, &Frame::Want(Want { groups, receipt: None })).await.expect("the seller listens");
+        let bytes = take(&mut stream, root, size).await.expect("what was paid for comes");
+        let receipt = SignedReceipt::sign(quote.id(), bytes, &self.stranger.key).signed().clone();
+        let close = Frame::Close { code: CloseCode::Done, receipt: Some(receipt) };
+        say(&mut stream, &close).await.expect("the seller listens");
+        super::until_closed(&mut stream).await;
+        bytes
+    }
+
+    /// A fresh stream of a protocol to the seller.
+    pub async fn stream(&self, protocol: &'static str) -> Stream {
+        self.stranger.net.open(self.seller, self.addrs.clone(), protocol).await.expect("a stream")
+    }
+
+    async fn open(&self, root: Root) -> (Stream, SignedQuote) {
+        let mut stream = self.stream(CHUNKS).await;
+        say(&mut stream, &Frame::Open(Request::Chunks(root))).await.expect("the seller listens");
+        match hear(&mut stream).await {
+            Some(Frame::Quote(signed)) => (stream, SignedQuote::parse(signed).expect("a quote")),
+            other => panic!("no quote: {other:?}"),
+        }
+    }
+
+    async fn exchange(&self, request: account_request::Request) -> account_reply::Reply {
+        let mut stream = self.stream(ACCOUNT).await;
+        let request = v1::AccountRequest { request: Some(request) };
+        send(&mut stream, FrameKind::Control, &request.encode_to_vec()).await.expect("the seller listens");
+        let (_, payload) = receive(&mut stream).await.expect("an answer");
+        v1::AccountReply::decode(payload).expect("a reply").reply.expect("a known reply")
+    }
+}
+
+/// Takes what is served of one Want and verifies it; its bytes, or why nothing came.
+async fn take(stream: &mut Stream, root: Root, size: Size) -> Result<u64, Option<Refusal>> {
+    let groups = match hear(stream).await {
+        Some(Frame::Serving(groups)) => groups,
+        Some(Frame::Refused(refusal)) => return Err(Some(refusal)),
+        Some(other) => panic!("out of order: {other:?}"),
+        None => return Err(None),
+    };
+    let mut verifier = Verifier::new(root, size, groups).expect("groups of the object");
+    while !verifier.is_complete() {
+        let Some((FrameKind::Data, mut piece)) = receive(stream).await else { return Err(None) };
+        while verifier.next(&mut piece).expect("an honest seller").is_some() {}
+        assert_eq!(piece, Bytes::new(), "nothing comes beyond the range");
+    }
+    Ok(size.bytes_in(groups))
+}
