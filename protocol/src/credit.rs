@@ -22,6 +22,9 @@ pub const HALF_LIFE: Duration = Duration::from_secs(180 * 86_400);
 /// The most that a grant may come to, whatever is configured: 1 sat.
 pub const MAX_GRANT: Msat = Msat::new(1_000);
 
+/// The most bytes that a grant may buy: 1 MiB, sixteen first windows.
+pub const MAX_GRANT_BYTES: u64 = 1 << 20;
+
 /// Grants use at most one part in this many of the pool in a day.
 const GRANT_POOL_SHARE: u64 = 30;
 

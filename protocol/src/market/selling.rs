@@ -6,7 +6,7 @@ use libp2p_identity::PeerId;
 
 use crate::account::{Account, Change, Direction, Line, LineError, Payment, Tab};
 use crate::content::{Groups, Root, Size};
-use crate::credit::SignedGrant;
+use crate::credit::{MAX_GRANT_BYTES, SignedGrant};
 use crate::id::QuoteId;
 use crate::market::Market;
 use crate::market::standing::Footing;
@@ -263,6 +263,7 @@ impl Market {
             return;
         }
         if let Some(amount) = self.pool(now).grant(&self.terms.credit) {
+            let amount = price.charge(MAX_GRANT_BYTES).map_or(amount, |most| most.min(amount));
             let grant = SignedGrant::sign(&buyer, amount, &self.key);
             let history = crate::credit::History { grant: Some((grant, now)), ..Default::default() };
             self.stage(buyer, Direction::Sold, Change::History(history));

@@ -246,3 +246,11 @@ fn no_quote_is_dearer_than_the_live_offer() {
     let stream = world.open(0).unwrap();
     assert_eq!(world.streams[stream].quote.quote().price, dearer);
 }
+
+#[test]
+fn a_gift_buys_a_mebibyte_at_most() {
+    let cheap = Price::per_gib(7_000);
+    let mut world = World::new(1, cheap, Rules { grant: Msat::new(1_000), ..Rules::default() });
+    world.open(0).unwrap();
+    assert_eq!(world.sold(0).paid(), cheap.charge(1 << 20).unwrap());
+}
