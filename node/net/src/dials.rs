@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    error::Error,
     mem,
     time::{Duration, Instant},
 };
@@ -164,11 +165,21 @@ fn reason(error: &DialError) -> String {
         DialError::Denied { cause } => format!("denied by this node: {cause}"),
         DialError::Aborted | DialError::DialPeerConditionFalse(_) => "the attempt was given up".to_owned(),
         DialError::Transport(failures) => {
-            let told = failures.iter().take(MAX_TOLD).map(|(addr, error)| format!("{addr}: {error}"));
+            let told = failures.iter().take(MAX_TOLD).map(|(addr, error)| format!("{addr}: {}", cause(error)));
+            let mut told: Vec<String> = told.collect();
+            told.dedup();
             // Some errors quote the other side: nothing of it may steer a terminal.
-            told.collect::<Vec<_>>().join("; ").replace(|c: char| c != ' ' && !c.is_ascii_graphic(), "?")
+            told.join("; ").replace(|c: char| c != ' ' && !c.is_ascii_graphic(), "?")
         }
     }
+}
+
+/// The innermost cause: the errors round it print nothing of their own.
+fn cause(mut error: &(dyn Error + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 #[cfg(test)]

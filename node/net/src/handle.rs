@@ -124,9 +124,14 @@ impl NetHandle {
     /// [`OpenError`] says whether the peer can't be reached, doesn't speak the protocol, has no room, or is silent.
     pub async fn open(&self, peer: PeerId, addrs: Vec<Multiaddr>, protocol: &'static str) -> Result<Stream, OpenError> {
         timeout(self.deadline, async {
-            match self.connect_and_open(peer, addrs.clone(), protocol).await {
-                // The connection may have been idle and closed under the request: it is worth one more.
-                Err(OpenError::Unreachable(_)) => self.connect_and_open(peer, addrs, protocol).await,
+            self.dial(peer, addrs.clone()).await?;
+            match self.open_connected(peer, protocol).await {
+                // The connection may have been idle and closed under the request: it is worth one more. A peer that
+                // could not be dialled is not: it is most likely gone, and others wait to be asked.
+                Err(OpenError::Unreachable(_)) => {
+                    self.dial(peer, addrs).await?;
+                    self.open_connected(peer, protocol).await
+                }
                 outcome => outcome,
             }
         })
@@ -203,13 +208,7 @@ impl NetHandle {
         self.ask(|reply| Command::Shutdown { reply }).await;
     }
 
-    async fn connect_and_open(
-        &self,
-        peer: PeerId,
-        addrs: Vec<Multiaddr>,
-        protocol: &'static str,
-    ) -> Result<Stream, OpenError> {
-        self.dial(peer, addrs).await?;
+    async fn open_connected(&self, peer: PeerId, protocol: &'static str) -> Result<Stream, OpenError> {
         let opened = self.ask(|reply| Command::Open { peer, protocol, reply }).await;
         opened.unwrap_or_else(|| Err(OpenError::Unreachable("the connection was lost".to_owned())))
     }
