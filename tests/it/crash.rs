@@ -85,7 +85,7 @@ async fn between_the_intent_to_pay_and_the_credit_nobody_loses_money() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_middle_of_a_download_nothing_is_lost_but_time() {
-    kill_at_random(9).await;
+    kill_at_random(6).await;
 }
 
 /// The long run of the one above: `cargo test -p pedlar-tests -- --ignored a_thousand_power_cuts --nocapture`.

@@ -22,7 +22,8 @@ async fn what_nobody_has_is_not_found_and_it_is_said_where_it_was_searched() {
     let gone = format!("{unknown}?addr=/ip4/127.0.0.1/tcp/1/p2p/{}", nobody());
     let error = buyer.refuses(&["get", &gone, "-o", path(&dest)], 20).await;
     assert_eq!(error["code"], "unreachable");
-    assert!(text(&error["message"]).contains("/tcp/1"), "{error}");
+    let message = text(&error["message"]);
+    assert!(message.contains("/tcp/1") && message.contains("refused"), "{message}");
 
     let error = buyer.refuses(&["get", "pedlar:nonsense", "-o", path(&dest)], 2).await;
     assert_eq!(error["code"], "malformed_link");

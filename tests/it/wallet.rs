@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bitcoin::{Address, Amount};
 use pedlar_devnet::chain::Chain;
 use pedlar_devnet::electrum::ElectrumServer;
+use pedlar_tests::cluster::{self, PATIENCE};
 use pedlar_wallet::{
     FINAL_DEPTH, Incoming, IncomingState, Network, PayError, PayeeRef, PaymentId, PaymentState, ServerFault,
     ServerState, WalletConfig, WalletEvent, WalletHandle, Words,
@@ -17,8 +18,6 @@ use tokio::sync::mpsc;
 const PAYEE: PayeeRef = PayeeRef([9; 32]);
 /// Until when payees keep their address: longer than any test.
 const FOREVER_MS: u64 = 1 << 50;
-/// Far above what anything here takes, so that a slow machine is no failure.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One chain, its server, and wallets that look at it ten times a second.
 struct World {
@@ -65,11 +64,7 @@ fn somebody() -> Address {
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    cluster::until(what, async || holds().await.then_some(())).await;
 }
 
 /// Reads events until one tells that the payment to [`PAYEE`] is in a state that `wanted` accepts.

@@ -19,6 +19,11 @@ impl Dice {
         Self { state: seed }
     }
 
+    /// Dice for somebody else, that follow from these.
+    pub fn split(&mut self) -> Self {
+        Self { state: self.below(u64::MAX) }
+    }
+
     /// A number below `end`, which is not 0; the same chance for each, nearly.
     pub fn below(&mut self, end: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

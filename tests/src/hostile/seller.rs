@@ -109,7 +109,7 @@ impl HostileSeller {
         };
         let (id, net, deeds) = (stranger.id(), stranger.net.clone(), Arc::new(Deeds::default()));
         let addr = format!("{}/p2p/{id}", net.listen_addrs().first().expect("it listens"));
-        let shop = Arc::new(Shop { object, lie, lies_at, deeds: Arc::clone(&deeds), dice: Mutex::new(Dice::new()) });
+        let shop = Arc::new(Shop { object, lie, lies_at, deeds: Arc::clone(&deeds), dice: Mutex::new(dice.split()) });
         let task = tokio::spawn(serve(stranger, shop));
         Self { id, addr, honest_bytes, deeds, task, _net: net }
     }
