@@ -50,7 +50,7 @@ async fn dropping_the_last_receipt_and_coming_back_brings_at_most_one_tail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_streams_at_once_that_never_sign_get_what_is_paid_and_no_more() {
+async fn many_streams_at_once_that_never_sign_get_what_is_paid_and_one_tail() {
     let world = world().await;
     let (seller, object) = shop(&world).await;
     let buyer = Freeloader::new(&world, &seller, seller.addrs()).await;
@@ -67,7 +67,8 @@ async fn many_streams_at_once_that_never_sign_get_what_is_paid_and_no_more() {
         assert!(grabs.iter().any(|grab| grab.refused.is_some()), "the advance is used up");
     }
     println!("{got} bytes for {PAID_BYTES} paid, none signed for");
-    assert!(got <= PAID_BYTES, "{} bytes for nothing", got - PAID_BYTES);
+    // The first stream that ends leaves a tail that is let go, until the second one makes it too long.
+    assert!(got <= PAID_BYTES + TAIL_FLOOR_BYTES, "{} bytes for nothing", got - PAID_BYTES);
     assert_sold_for_money(&buyer).await;
 }
 
@@ -83,9 +84,10 @@ fn window(first: u64) -> Groups {
     Groups::new(first, first + WINDOW).unwrap()
 }
 
-/// What left is signed for or held, and all of it is paid.
+/// What left is signed for or held, and all of it is paid but for one tail.
 async fn assert_sold_for_money(buyer: &Freeloader) {
     let books = buyer.books().await;
     let (paid, owed) = (Msat::new(books.paid_msat), Msat::new(books.spent_msat + books.held_msat));
-    assert!(owed <= paid && books.allowance_msat == 0, "{books:?}");
+    let tail = PRICE.charge(TAIL_FLOOR_BYTES).unwrap();
+    assert!(owed <= paid.saturating_add(tail) && books.allowance_msat == 0, "{books:?}");
 }
