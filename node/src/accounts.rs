@@ -18,7 +18,7 @@ use pedlar_protocol::wire::{FrameKind, Signed};
 use prost::Message;
 use tokio::io::split;
 
-use crate::driver::{Driver, now};
+use crate::driver::{Driver, NOT_STORED, now};
 use crate::session::{FrameReader, FrameWriter, IoError};
 use crate::store::StoreError;
 
@@ -27,9 +27,6 @@ pub(crate) const PROTOCOL: &str = "account";
 
 /// How long either side waits for the other.
 const DEADLINE: Duration = Duration::from_secs(15);
-
-/// When to come back while the journal can't be written.
-const NOT_YET: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(30) };
 
 /// Why an exchange came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +174,7 @@ async fn answer_sync(driver: &Driver, buyer: PeerId, sync: v1::Sync) -> Result<a
     let synced = driver.commit(|market| {
         (market.handle_sync(now(), buyer, receipts), market.terms().min_topup_sat, market.tip_height())
     });
-    let (synced, min_topup_sat, tip_height) = synced.await.map_err(|_| NOT_YET)?;
+    let (synced, min_topup_sat, tip_height) = synced.await.map_err(|_| NOT_STORED)?;
     Ok(account_reply::Reply::Sync(wire_of(synced, min_topup_sat, tip_height)))
 }
 

@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{SharedMarket, Store, StoreError, lock};
 
+/// When a peer is told to come back while the journal can't be written.
+pub(crate) const NOT_STORED: Refusal = Refusal::NotYet { retry_after: std::time::Duration::from_secs(30) };
+
 /// When a buyer is told to come back while no address can be made.
 const NO_ADDRESS: Refusal = Refusal::NotYet { retry_after: std::time::Duration::from_secs(600) };
 

@@ -8,3 +8,4 @@ mod sink;
 pub(crate) use buyer::{Bought, BuyFailure, Offered, Purchase};
 pub(crate) use frames::{FrameReader, FrameWriter, IoError};
 pub(crate) use seller::{Session, SessionError, sell};
+pub(crate) use sink::lock;

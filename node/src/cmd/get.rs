@@ -19,6 +19,7 @@ use crate::accounts::ExchangeError;
 use crate::api::Out;
 use crate::blobs::{self, FinishError, safe_name};
 use crate::cli::screen::Screen;
+use crate::config::sat;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::purchase::{
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long = "max", value_name = "AMOUNT", value_parser = amount)]
     max_msat: Option<u64>,
     /// Pay this much in advance on chain if the best seller asks for it
-    #[arg(long = "prepay", value_name = "AMOUNT", value_parser = sats)]
+    #[arg(long = "prepay", value_name = "AMOUNT", value_parser = sat)]
     prepay_sat: Option<u64>,
     /// Show the quotes and buy nothing
     #[arg(long)]
@@ -311,11 +312,4 @@ fn destination(output: &Path, link: &Link) -> PathBuf {
 
 fn amount(text: &str) -> Result<u64, pedlar_protocol::money::AmountError> {
     text.parse::<Msat>().map(Msat::msat)
-}
-
-/// Coins move in whole sat.
-fn sats(text: &str) -> Result<u64, String> {
-    let amount = text.parse::<Msat>().map_err(|error| error.to_string())?;
-    let sat = amount.floor_sat();
-    if Msat::from_sat(sat) == Some(amount) { Ok(sat) } else { Err("an advance is paid in whole sat".to_owned()) }
 }

@@ -1,7 +1,7 @@
 //! One order from its quotes to its file: who is asked first, what is left of the limit, when the next one is asked.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use libp2p_identity::PeerId;
 use pedlar_protocol::book::{Candidate, Ranked, rank};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accounts;
 use crate::blobs::{Download, OpenError};
 use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell, find};
-use crate::session::{Bought, BuyFailure, Purchase};
+use crate::session::{Bought, BuyFailure, Purchase, lock};
 
 /// How often a seller that broke off is asked again before the next one is.
 const TRIES: usize = 2;
@@ -222,8 +222,4 @@ async fn open(order: &Order, size: Size, part: Option<Part>) -> Result<Part, Ope
     let opened = spawn_blocking(move || Download::open(root, size, &dest)).await;
     let stopped = |error| OpenError::Io { path: order.dest.clone(), source: std::io::Error::other(error) };
     Ok(Arc::new(Mutex::new(opened.map_err(stopped)??)))
-}
-
-fn lock(part: &Mutex<Download>) -> std::sync::MutexGuard<'_, Download> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
 }

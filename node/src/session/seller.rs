@@ -20,7 +20,7 @@ use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::driver::{Driver, now};
+use crate::driver::{Driver, NOT_STORED, now};
 use crate::service::{Delivery, Service};
 use crate::session::frames::{FrameReader, FrameWriter, IoError};
 use crate::store::StoreError;
@@ -28,9 +28,6 @@ use crate::store::StoreError;
 /// How long a buyer may take for its first frame, and to want more while nothing is on its way to it: a session holds a
 /// file open.
 const IDLE: Duration = Duration::from_secs(30);
-
-/// When to come back while the journal can't be written.
-const NOT_YET: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(30) };
 
 /// Why a session ended early.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +210,7 @@ async fn next_job(
     match order.handle_frame(frame)? {
         SellerStep::Serve(want) => {
             let admitted = driver.commit(|market| market.handle_want(now(), &quote, want.groups, want.receipt)).await;
-            let groups = admitted.map_err(|_| SessionError::Refused(NOT_YET))?.map_err(SessionError::Refused)?;
+            let groups = admitted.map_err(|_| SessionError::Refused(NOT_STORED))?.map_err(SessionError::Refused)?;
             Ok(Job::Serve(groups))
         }
         SellerStep::End(receipt) => Ok(Job::End(receipt)),
@@ -226,7 +223,7 @@ async fn leave(buyer: PeerId, writer: &mut FrameWriter<WriteHalf<Stream>>, error
     let refusal = match error {
         SessionError::Refused(refusal) => *refusal,
         SessionError::Decode(_) | SessionError::Violation(_) => Refusal::Malformed,
-        SessionError::Overrun | SessionError::Store(_) => NOT_YET,
+        SessionError::Overrun | SessionError::Store(_) => NOT_STORED,
         SessionError::Io(_) => {
             tracing::debug!(%buyer, %error, "a session broke off");
             return;

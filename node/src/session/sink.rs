@@ -146,7 +146,8 @@ fn sink(
     Ok(())
 }
 
-pub(super) fn lock(download: &Mutex<Download>) -> std::sync::MutexGuard<'_, Download> {
+/// Locks a download.
+pub(crate) fn lock(download: &Mutex<Download>) -> std::sync::MutexGuard<'_, Download> {
     // A download has no state that a panic could leave half done: its bits are set after its bytes.
     download.lock().unwrap_or_else(PoisonError::into_inner)
 }
