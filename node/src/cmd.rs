@@ -120,6 +120,7 @@ macro_rules! each_verb {
             Request::Wallet(wallet::Request::Balance($args)) => $do,
             Request::Wallet(wallet::Request::Send($args)) => $do,
             Request::Wallet(wallet::Request::History($args)) => $do,
+            Request::Wallet(wallet::Request::Trust($args)) => $do,
             Request::Account(account::Request::List($args)) => $do,
             Request::Account(account::Request::Show($args)) => $do,
             Request::Account(account::Request::Pay($args)) => $do,

@@ -56,6 +56,18 @@ async fn verbs_without_a_node_say_how_to_get_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_trusted_for_a_server_of_the_node_only() {
+    let world = world().await;
+    let node = world.node("node").await;
+    let (server, print) = (world.electrum.url(), "4f".repeat(32));
+    let trusted = node.one(&["wallet", "trust", &server, &print], "trusted").await;
+    assert_eq!(trusted["fingerprint"], print.as_str());
+    let error = node.refuses(&["wallet", "trust", "ssl://127.0.0.1:1", &print], 4).await;
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains(&server)), "{error}");
+    node.refuses(&["wallet", "trust", &server, "4f"], 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_setting_is_named_with_its_line() {
     let world = world().await;
     let home = world.made_home("typo", "\nmin_topup_sat = 2000\nmin_topup_st = 1000\n").await;

@@ -93,3 +93,28 @@ async fn without_coins_another_wallet_pays_the_link_and_the_download_goes_on() {
     let tab = agreed(&seller, &buyer).await;
     assert_eq!(tab.paid, Msat::from_sat(3_000).unwrap().msat());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_or_left_with_a_seller_stays_below_all_that_may_be_spent() {
+    let world = world().await;
+    let (seller, buyer) = (world.node("seller").await, world.node("buyer").await);
+    world.fund(&buyer).await;
+    seller.publish(&world.file("film", MIB), PRICE).await;
+    buyer.knows(&seller).await;
+    let address = text(&seller.one(&["wallet", "receive"], "address").await["address"]).to_owned();
+
+    for verb in [["wallet", "send", &address, "5000sat"], ["account", "pay", &seller.id, "5000sat"]] {
+        // The amount fits, and not together with its fee.
+        let error = buyer.refuses(&[&verb[..], &["--max", "5000sat", "--yes"]].concat(), 11).await;
+        assert_eq!(error["code"], "over_limit");
+        assert!(text(&error["message"]).contains("5000 sat"), "{error}");
+        let quote = buyer.one(&[&verb[..], &["--max", "6000sat", "--dry-run"]].concat(), "quote").await;
+        let (fee, most) = (number(&quote["fee_sat"]), number(&quote["max_fee_sat"]));
+        assert!(fee > 0 && most == (2 * fee).min(1_000), "{quote}");
+    }
+    assert_eq!(buyer.ask(&["wallet", "history"]).await.len(), 2, "the coins that came, and the summary");
+    let quote = buyer.one(&["wallet", "send", &address, "5000sat", "--dry-run"], "quote").await;
+    let most = format!("{}sat", 5_000 + number(&quote["fee_sat"]));
+    let sent = buyer.one(&["wallet", "send", &address, "5000sat", "--max", &most, "--yes"], "sent").await;
+    assert_eq!(sent["fee_sat"], quote["fee_sat"]);
+}

@@ -24,7 +24,7 @@ use rustls::{ClientConnection, StreamOwned};
 use pin::PinVerifier;
 use stream::{Budget, LineLimit, TimedSocket};
 
-pub use pin::Fingerprint;
+pub use pin::{Fingerprint, FingerprintError};
 pub use url::{ServerUrl, UrlError};
 
 /// The longest that one address of a server may take to accept a connection.
@@ -197,7 +197,7 @@ pub enum ServerFault {
     #[error("it doesn't speak TLS as expected: tcp:// instead of ssl://?")]
     Tls,
     #[error(
-        "its certificate changed: {pinned} was pinned, {offered} is shown. If its operator confirms, forget the pin"
+        "its certificate changed: {pinned} was pinned, {offered} is shown. If its operator confirms the new one, tell the wallet to trust it"
     )]
     Certificate { pinned: Fingerprint, offered: Fingerprint },
     #[error("it serves another chain: expected block {expected}, found {found}")]

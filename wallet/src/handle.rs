@@ -9,7 +9,7 @@ use bitcoin::{Address, BlockHash, Txid};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::addresses::{AddressError, PayeeRef};
-use crate::electrum::{ServerFault, ServerUrl};
+use crate::electrum::{Fingerprint, ServerFault, ServerUrl};
 use crate::events::WalletEvent;
 use crate::keys::Keys;
 use crate::network::Network;
@@ -201,13 +201,13 @@ impl WalletHandle {
         Ok(self.ask(|core| core.block_1()).await??)
     }
 
-    /// Forgets the certificate pinned for `server`, so that the one it shows next is trusted.
+    /// Pins `certificate` for `server`, in place of the one pinned before: no other one is trusted from now on.
     ///
     /// # Errors
     ///
     /// When the wallet's file can't be written.
-    pub async fn forget_pin(&self, server: ServerUrl) -> Result<(), ReadError> {
-        Ok(self.ask(move |core| core.forget_pin(&server)).await??)
+    pub async fn trust(&self, server: ServerUrl, certificate: Fingerprint) -> Result<(), ReadError> {
+        Ok(self.ask(move |core| core.trust(&server, certificate)).await??)
     }
 
     /// Ends the wallet thread and waits for it; what it was about to send is sent after the next start.

@@ -42,7 +42,7 @@ mod thread;
 mod watch;
 
 pub use addresses::{ADDRESS_HOLD, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
-pub use electrum::{Fingerprint, ServerFault, ServerUrl, UrlError};
+pub use electrum::{Fingerprint, FingerprintError, ServerFault, ServerUrl, UrlError};
 pub use events::WalletEvent;
 pub use handle::{Closed, HistoryEntry, ReadError, ServerState, WalletConfig, WalletHandle, WalletStatus};
 pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, SeedFile, Words, WordsError};

@@ -159,9 +159,10 @@ impl State {
         Ok(())
     }
 
-    /// Forgets a server's certificate, so that its next one is pinned.
-    pub(crate) fn forget_pin(&mut self, server: &ServerUrl) -> Result<(), StoreError> {
-        self.db.execute("DELETE FROM pedlar_pins WHERE server = ?1", [server.to_string()])?;
+    /// Pins a certificate in place of the one pinned before.
+    pub(crate) fn trust(&mut self, server: &ServerUrl, certificate: Fingerprint) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO pedlar_pins VALUES (?1, ?2)";
+        self.commit(|tx| tx.execute(sql, params![server.to_string(), certificate.0]))?;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::addresses::{AddressError, PayeeRef};
 use crate::chain::AbsorbError;
 use crate::electrum::line::{Line, Outcome};
-use crate::electrum::{ServerFault, ServerUrl};
+use crate::electrum::{Fingerprint, ServerFault, ServerUrl};
 use crate::events::{EventKey, Events, WalletEvent};
 use crate::handle::{HistoryEntry, ServerState, WalletConfig, WalletStatus};
 use crate::keys::Keys;
@@ -226,8 +226,8 @@ impl Core {
         self.state.block_1()
     }
 
-    pub(crate) fn forget_pin(&mut self, server: &ServerUrl) -> Result<(), StoreError> {
-        self.state.forget_pin(server)
+    pub(crate) fn trust(&mut self, server: &ServerUrl, certificate: Fingerprint) -> Result<(), StoreError> {
+        self.state.trust(server, certificate)
     }
 
     pub(crate) fn shut_down(&mut self) {

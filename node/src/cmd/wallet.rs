@@ -4,6 +4,7 @@ pub(super) mod balance;
 pub(super) mod history;
 pub(super) mod receive;
 pub(super) mod send;
+pub(super) mod trust;
 
 use pedlar_wallet::PayError;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ pub(crate) enum Request {
     Balance(balance::Args),
     Send(send::Args),
     History(history::Args),
+    Trust(trust::Args),
 }
 
 /// Why the wallet pays nothing, as its owner is told.
@@ -33,10 +35,26 @@ pub(super) fn not_paid(error: &PayError) -> Failure {
     }
 }
 
-/// The fee that is paid without being asked, in sat: twice the estimate, since it may rise while somebody decides.
-pub(super) const fn fee_limit(max_fee_sat: Option<u64>, estimate_sat: u64) -> u64 {
-    match max_fee_sat {
-        Some(max) => max,
-        None => estimate_sat.saturating_mul(2),
+/// The fee that is paid at most, in sat: what was said, else twice the estimate, since it may rise while somebody
+/// decides; and never so much that it and `amount_sat` are more than `max_sat`, all that may be spent.
+///
+/// # Errors
+/// [`Exit::OverLimit`] when the amount and the fee as of now are more than that already.
+pub(super) fn fee_limit(
+    max_fee_sat: Option<u64>,
+    max_sat: Option<u64>,
+    amount_sat: u64,
+    estimate_sat: u64,
+) -> Result<u64, Failure> {
+    let limit_sat = max_fee_sat.unwrap_or_else(|| estimate_sat.saturating_mul(2));
+    match max_sat {
+        None => Ok(limit_sat),
+        Some(max_sat) if amount_sat.saturating_add(estimate_sat) <= max_sat => {
+            Ok(limit_sat.min(max_sat.saturating_sub(amount_sat)))
+        }
+        Some(max_sat) => {
+            let text = format!("{amount_sat} sat and a fee of {estimate_sat} sat are over the limit of {max_sat} sat");
+            Err(Failure::new(Exit::OverLimit, "over_limit", text).hint("raise --max, or wait for lower fees"))
+        }
     }
 }

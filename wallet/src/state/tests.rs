@@ -46,3 +46,20 @@ fn the_file_belongs_to_one_process_words_and_network() {
     fs::write(dir.path().join(FILE_NAME), "no database at all, however long it may be").unwrap();
     assert!(matches!(open(dir.path(), &words), Err(OpenError::Damaged)));
 }
+
+#[test]
+fn a_certificate_stays_pinned_until_another_one_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = open(dir.path(), &Words::generate().unwrap()).unwrap();
+    let server: ServerUrl = "ssl://127.0.0.1:50002".parse().unwrap();
+    let (old, new) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
+    let block_1 = BlockHash::from_byte_array([0; 32]);
+    for shown in [old, new] {
+        state.meet(&server, Some(shown), block_1).unwrap();
+        assert_eq!(state.pin(&server).unwrap(), Some(old));
+    }
+    state.trust(&server, new).unwrap();
+    assert_eq!(state.pin(&server).unwrap(), Some(new));
+    assert_eq!(["02"; 32].join(":").parse(), Ok(new));
+    assert!("02".repeat(31).parse::<Fingerprint>().is_err());
+}

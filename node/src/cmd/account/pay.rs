@@ -20,7 +20,7 @@ use crate::purchase::{PaymentNews, TopUpOrder, top_up};
 const EXAMPLES: &str = "\
 Examples:
   pedlar account pay 12D3Koo… 5000sat
-  pedlar account pay 12D3Koo… 5000sat --max-fee 300sat --yes";
+  pedlar account pay 12D3Koo… 5000sat --max 5300sat --yes";
 
 /// Pay a seller in advance; the money is spent on what is bought there, and can't be asked back.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// How much, in whole sat.
     #[arg(value_name = "AMOUNT", value_parser = sat)]
     amount_sat: u64,
+    /// All that may be spent, the fee included.
+    #[arg(long = "max", value_name = "AMOUNT", value_parser = sat)]
+    max_sat: Option<u64>,
     /// Pay no fee above this; by default twice the estimate.
     #[arg(long = "max-fee", value_name = "AMOUNT", value_parser = sat)]
     max_fee_sat: Option<u64>,
@@ -113,7 +116,7 @@ impl Remote for Args {
     async fn run(self, node: &Node, out: Out<Line>) -> Result<Summary, Failure> {
         let (Text(seller), amount_sat) = (self.peer, self.amount_sat);
         let estimate_sat = node.driver.wallet().estimate_fee(amount_sat).await.map_err(Failure::system)?;
-        let max_fee_sat = fee_limit(self.max_fee_sat, estimate_sat);
+        let max_fee_sat = fee_limit(self.max_fee_sat, self.max_sat, amount_sat, estimate_sat)?;
         if self.dry_run {
             let peer = seller.to_string();
             out.line(Line::Quote { peer, amount_sat, fee_sat: estimate_sat, max_fee_sat }).await?;

@@ -16,7 +16,7 @@ use crate::node::Node;
 const EXAMPLES: &str = "\
 Examples:
   pedlar wallet send tb1q… 50000sat
-  pedlar wallet send tb1q… 50000sat --max-fee 300sat --yes";
+  pedlar wallet send tb1q… 50000sat --max 50300sat --yes";
 
 /// Send coins to an address; the fee comes on top.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// How much, in whole sat.
     #[arg(value_name = "AMOUNT", value_parser = sat)]
     amount_sat: u64,
+    /// All that may be spent, the fee included.
+    #[arg(long = "max", value_name = "AMOUNT", value_parser = sat)]
+    max_sat: Option<u64>,
     /// Pay no fee above this; by default twice the estimate.
     #[arg(long = "max-fee", value_name = "AMOUNT", value_parser = sat)]
     max_fee_sat: Option<u64>,
@@ -93,7 +96,8 @@ impl Remote for Args {
         let address = node.driver.network().parse_address(&self.address);
         let address = address.map_err(|e| Failure::usage("address", e))?;
         let estimate_sat = wallet.estimate_fee(self.amount_sat).await.map_err(Failure::system)?;
-        let (amount_sat, max_fee_sat) = (self.amount_sat, fee_limit(self.max_fee_sat, estimate_sat));
+        let amount_sat = self.amount_sat;
+        let max_fee_sat = fee_limit(self.max_fee_sat, self.max_sat, amount_sat, estimate_sat)?;
         if self.dry_run {
             let address = address.to_string();
             out.line(Line::Quote { address, amount_sat, fee_sat: estimate_sat, max_fee_sat }).await?;
