@@ -37,7 +37,7 @@ pub struct Advance {
 /// Why an advance is not paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AdvanceError {
-    /// More than a node leaves with a seller by itself: a person must say so.
+    /// More than a node leaves with a seller by itself, or at a fee that is too large a share: a person must say so.
     #[error("an advance of {amount_sat} sat (fee {fee_sat} sat) needs your word")]
     NeedsWord {
         /// The smallest that would do, in sat.
@@ -65,8 +65,8 @@ pub enum AdvanceError {
     },
 }
 
-/// Decides on an advance for `missing`: what a person allowed (`word`) wins over what is left unasked (`unasked`), and
-/// `limit` bounds all that can be lost, fee included.
+/// Decides on an advance for `missing`: what a person allowed (`word`) wins over what is left unasked (`unasked`, while
+/// the fee is within its share), and `limit` bounds all that can be lost, fee included.
 ///
 /// # Errors
 /// [`AdvanceError`] holds the amounts that a person needs to decide.
@@ -77,14 +77,16 @@ pub fn plan_advance(
     unasked: Msat,
     limit: Option<Msat>,
 ) -> Result<Advance, AdvanceError> {
-    let needed = cheapest(&[&rail], missing.ceil_sat());
-    let (needed_sat, fee_sat) = needed.map_or((missing.ceil_sat(), 0), |cost| (cost.amount_sat, cost.fee_sat));
+    let Some(cost) = cheapest(&[&rail], missing.ceil_sat()) else {
+        return Err(AdvanceError::NeedsWord { amount_sat: missing.ceil_sat(), fee_sat: 0 });
+    };
+    let (needed_sat, fee_sat) = (cost.amount_sat, cost.fee_sat);
     let amount_sat = match word_sat {
         Some(word_sat) if word_sat < needed_sat => {
             return Err(AdvanceError::TooSmall { word_sat, amount_sat: needed_sat });
         }
         Some(word_sat) => word_sat,
-        None if needed_sat <= unasked.floor_sat() => needed_sat,
+        None if needed_sat <= unasked.floor_sat() && cost.within_share() => needed_sat,
         None => return Err(AdvanceError::NeedsWord { amount_sat: needed_sat, fee_sat }),
     };
     let lost_sat = amount_sat.saturating_add(fee_sat);

@@ -39,15 +39,26 @@ fn a_first_step_is_small_and_grows_with_what_was_served() {
 
 #[test]
 fn an_advance_is_paid_unasked_only_while_it_is_small() {
-    let plan = |missing, unasked, limit| plan_advance(missing, NONE, None, unasked, limit);
-    assert_eq!(plan(sat(5), sat(1_000), None), Ok(Advance { amount_sat: 1_000, fee_sat: 150 }));
-    assert_eq!(plan(Msat::new(1_000_001), sat(1_001), None), Ok(Advance { amount_sat: 1_001, fee_sat: 150 }));
-    let asks = |amount_sat| Err(AdvanceError::NeedsWord { amount_sat, fee_sat: 150 });
+    let cheap = Onchain { fee_sat: 10, min_sat: 1_000 };
+    let plan = |missing, unasked, limit| plan_advance(missing, cheap, None, unasked, limit);
+    assert_eq!(plan(sat(5), sat(1_000), None), Ok(Advance { amount_sat: 1_000, fee_sat: 10 }));
+    assert_eq!(plan(Msat::new(1_000_001), sat(1_001), None), Ok(Advance { amount_sat: 1_001, fee_sat: 10 }));
+    let asks = |amount_sat| Err(AdvanceError::NeedsWord { amount_sat, fee_sat: 10 });
     assert_eq!(plan(sat(5), Msat::new(999_999), None), asks(1_000));
-    assert_eq!(plan(Msat::MAX, Msat::MAX, None), asks(u64::MAX.div_ceil(1_000)));
-    let over = AdvanceError::OverLimit { amount_sat: 1_000, fee_sat: 150, limit_sat: 1_149 };
-    assert_eq!(plan(sat(5), sat(1_000), Some(Msat::new(1_149_999))), Err(over), "the fee is lost, too");
-    assert!(plan(sat(5), sat(1_000), Some(sat(1_150))).is_ok());
+    assert_eq!(plan(Msat::MAX, sat(1_000_000), None), asks(u64::MAX.div_ceil(1_000)));
+    let over = AdvanceError::OverLimit { amount_sat: 1_000, fee_sat: 10, limit_sat: 1_009 };
+    assert_eq!(plan(sat(5), sat(1_000), Some(Msat::new(1_009_999))), Err(over), "the fee is lost, too");
+    assert!(plan(sat(5), sat(1_000), Some(sat(1_010))).is_ok());
+}
+
+#[test]
+fn an_advance_is_paid_unasked_only_while_its_fee_is_a_small_share() {
+    let plan = |fee_sat, word_sat| {
+        plan_advance(sat(1_500), Onchain { fee_sat, min_sat: 1_000 }, word_sat, sat(1_000_000), None)
+    };
+    assert_eq!(plan(15, None), Ok(Advance { amount_sat: 1_500, fee_sat: 15 }));
+    assert_eq!(plan(16, None), Err(AdvanceError::NeedsWord { amount_sat: 1_500, fee_sat: 16 }));
+    assert_eq!(plan(16, Some(1_500)), Ok(Advance { amount_sat: 1_500, fee_sat: 16 }), "a person may pay more");
 }
 
 #[test]
