@@ -114,9 +114,10 @@ pub(crate) async fn sync(
     }
 }
 
-/// Tells a seller the receipts that it has not acknowledged, if there are any; what fails now is told at the next
-/// connection.
+/// Tells a seller the receipts that it has not acknowledged, if there are any, and the swarm how useful it is; what
+/// fails now is told at the next connection.
 pub(crate) async fn settle(driver: &Driver, net: &NetHandle, seller: PeerId, addrs: Vec<Multiaddr>) {
+    net.set_score(seller, driver.read(|market| market.usefulness(&seller)).into()).await;
     if driver.read(|market| market.unacknowledged(&seller).is_empty()) {
         return;
     }

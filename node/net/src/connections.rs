@@ -4,7 +4,7 @@
 //! fill up and lookups fail. A plain value without IO; the task asks it and closes what it names.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -19,8 +19,6 @@ use crate::{
 
 /// Characters kept of the agent text that a peer sends.
 const MAX_AGENT_CHARS: usize = 64;
-/// Peers that callers may protect at a time.
-const MAX_PROTECTED: usize = 1024;
 
 /// Which side dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +53,6 @@ pub(crate) struct Connections {
     limits: Limits,
     protocols: Vec<Protocol>,
     peers: HashMap<PeerId, Peer>,
-    protected: HashSet<PeerId>,
 }
 
 /// A connected peer; `links` is never empty.
@@ -83,7 +80,7 @@ struct Link {
 impl Connections {
     /// `protocols` are those that make a peer useful.
     pub(crate) fn new(limits: Limits, protocols: Vec<Protocol>) -> Self {
-        Self { limits, protocols, peers: HashMap::new(), protected: HashSet::new() }
+        Self { limits, protocols, peers: HashMap::new() }
     }
 
     pub(crate) fn open(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, now: Instant) {
@@ -128,19 +125,6 @@ impl Connections {
         }
     }
 
-    /// Keeps `peer` from being trimmed, connected or not, until [`Self::unprotect`].
-    pub(crate) fn protect(&mut self, peer: PeerId) {
-        if self.protected.len() < MAX_PROTECTED {
-            self.protected.insert(peer);
-        } else {
-            tracing::warn!(%peer, "not protected: {MAX_PROTECTED} peers are already");
-        }
-    }
-
-    pub(crate) fn unprotect(&mut self, peer: &PeerId) {
-        self.protected.remove(peer);
-    }
-
     pub(crate) fn peer_count(&self) -> usize {
         self.peers.len()
     }
@@ -168,15 +152,14 @@ impl Connections {
         self.peers.iter().filter_map(|(peer, known)| known.info(*peer)).collect()
     }
 
-    /// The connections to close: above high water, the least useful down to low water; never one that is busy,
-    /// protected or in its grace time.
+    /// The connections to close: above high water, the least useful down to low water; never one that is busy
+    /// or in its grace time.
     pub(crate) fn trim(&self, now: Instant, is_busy: impl Fn(&PeerId, ConnectionId) -> bool) -> Vec<ConnectionId> {
         let count: usize = self.peers.values().map(|known| known.links.len()).sum();
         if count <= self.limits.high_water {
             return Vec::new();
         }
-        let links = self.peers.iter().filter(|(peer, _)| !self.protected.contains(peer));
-        let links = links.flat_map(|(peer, known)| known.links.iter().map(move |link| (peer, known, link)));
+        let links = self.peers.iter().flat_map(|(peer, known)| known.links.iter().map(move |link| (peer, known, link)));
         let mut idle: Vec<_> = links
             .filter(|(peer, _, link)| now.duration_since(link.since) >= self.limits.grace && !is_busy(peer, link.id))
             .map(|(_, known, link)| (known.use_of(link), link.since, link.id))
@@ -228,6 +211,8 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use libp2p::core::{Endpoint, transport::PortUse};
 
     use super::*;
@@ -248,22 +233,18 @@ mod tests {
     }
 
     #[test]
-    fn the_least_useful_go_first_and_the_protected_and_busy_stay() {
+    fn the_least_useful_go_first_and_the_busy_stay() {
         let (mut connections, start) = (connections(), Instant::now());
         let peers: Vec<PeerId> = (0..6).map(|_| PeerId::random()).collect();
         let ids: Vec<ConnectionId> =
             (0..).zip(&peers).map(|(n, peer)| connect(&mut connections, *peer, n, start)).collect();
-        connections.protect(peers[0]);
         connections.set_score(&peers[1], -1.0);
         connections.set_score(&peers[2], 5.0);
         let busy = |_: &PeerId, id| id == ids[3];
         assert!(connections.trim(start, busy).is_empty(), "all are in their grace time");
         let gone: HashSet<ConnectionId> = connections.trim(start + GRACE, busy).into_iter().collect();
-        assert_eq!(gone, HashSet::from([ids[1], ids[4], ids[5], ids[2]]), "four too many, four allowed to go");
-        connections.unprotect(&peers[0]);
-        let gone = connections.trim(start + GRACE, busy);
-        assert_eq!(gone.first(), Some(&ids[1]), "the lowest score first");
-        assert!(!gone.contains(&ids[2]) && !gone.contains(&ids[3]), "the highest score and the busy one stay");
+        assert_eq!(gone, HashSet::from([ids[0], ids[1], ids[4], ids[5]]), "the highest score and the busy one stay");
+        assert_eq!(connections.trim(start + GRACE, busy).first(), Some(&ids[1]), "the lowest score first");
     }
 
     #[test]

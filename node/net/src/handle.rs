@@ -56,7 +56,6 @@ pub(crate) enum Command {
     Score { peer: PeerId, score: f64 },
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
     AddrsOf { peer: PeerId, reply: oneshot::Sender<Vec<Multiaddr>> },
-    Protect { peer: PeerId, on: bool },
     Shutdown { reply: oneshot::Sender<()> },
 }
 
@@ -191,16 +190,6 @@ impl NetHandle {
     /// Where `peer` is known to listen; at most eight, may be none.
     pub async fn addrs_of(&self, peer: PeerId) -> Vec<Multiaddr> {
         self.ask(|reply| Command::AddrsOf { peer, reply }).await.unwrap_or_default()
-    }
-
-    /// Keeps the connections of `peer` from being trimmed; open streams do that by themselves.
-    pub async fn protect(&self, peer: PeerId) {
-        self.tell(Command::Protect { peer, on: true }).await;
-    }
-
-    /// Ends [`Self::protect`].
-    pub async fn unprotect(&self, peer: PeerId) {
-        self.tell(Command::Protect { peer, on: false }).await;
     }
 
     /// Closes listeners and connections and ends the swarm; within 2 s, or at once if it has ended.

@@ -159,8 +159,6 @@ impl Task {
             Command::Score { peer, score } => self.set_score(peer, bounded_score(score)),
             Command::Peers { reply } => drop(reply.send(self.connections.infos())),
             Command::AddrsOf { peer, reply } => drop(reply.send(self.addrs_of(peer))),
-            Command::Protect { peer, on: true } => self.connections.protect(peer),
-            Command::Protect { peer, on: false } => self.connections.unprotect(&peer),
             Command::Shutdown { .. } => {}
         }
     }

@@ -50,6 +50,8 @@ pub(crate) struct Status {
     peers: usize,
     /// Offers known.
     offers: usize,
+    /// Offers dropped unread since the start, because more came than could be checked.
+    offers_dropped: u64,
     /// Absent while nothing is sold.
     #[serde(skip_serializing_if = "Option::is_none")]
     selling: Option<Selling>,
@@ -123,7 +125,11 @@ impl Verb for Args {
             fact("wallet", "is searching the chain for the coins of the restored words".to_owned())?;
         }
         fact("peers", status.peers.to_string())?;
-        fact("offers", status.offers.to_string())?;
+        let dropped = match status.offers_dropped {
+            0 => String::new(),
+            dropped => format!(", {dropped} were dropped: more come than this machine can check"),
+        };
+        fact("offers", format!("{}{dropped}", status.offers))?;
         fact("sells", status.selling.map_or_else(|| "nothing".to_owned(), |selling| selling.to_string()))?;
         fact("earned", Msat::new(status.earned_msat).to_string())?;
         fact("spent", Msat::new(status.spent_msat).to_string())?;
@@ -161,6 +167,7 @@ fn status(node: &Node, market: &Market, wallet: &WalletStatus, peers: usize, now
         restoring: wallet.restoring,
         peers,
         offers: market.book().live(now).count(),
+        offers_dropped: node.net.ignored_messages(),
         selling: selling(market),
         earned_msat: amount(-ledger.balance(LedgerAccount::Income(Service::Chunks))),
         spent_msat: amount(ledger.balance(LedgerAccount::Expense(Service::Chunks))),

@@ -56,7 +56,18 @@ pub(super) struct Footing {
     pub(super) realised: Msat,
 }
 
+/// How useful a peer is with whom there was trade, of 100.
+const TRADED: u8 = 50;
+
 impl Market {
+    /// How useful it is to stay connected with a peer, from 0 to 100: whoever has bought or sold comes before who hasn't.
+    #[must_use]
+    pub fn usefulness(&self, peer: &PeerId) -> u8 {
+        let bought = self.account(peer, Direction::Bought).is_some_and(|account| account.spent() > Msat::ZERO);
+        let sold = self.account(peer, Direction::Sold).is_some_and(|account| account.realised() > Msat::ZERO);
+        if bought || sold { TRADED } else { 0 }
+    }
+
     /// The credit line of a buyer at this moment.
     #[must_use]
     pub fn allowance(&self, buyer: &PeerId, now: Timestamp) -> Msat {

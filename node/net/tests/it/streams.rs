@@ -129,20 +129,22 @@ async fn a_lost_peer_ends_its_streams_and_is_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trimming_spares_what_is_in_use() {
+async fn trimming_spares_what_is_in_use_or_useful() {
     let limits = Limits { low_water: 2, high_water: 3, grace: Duration::ZERO, ..Limits::default() };
     let mut hub = node(|config| config.limits = limits).await;
     let mut leaves = Vec::new();
     for _ in 0..6 {
         leaves.push(node(|config| config.kad_server = false).await);
     }
-    let (busy, protected) = (&leaves[0], &leaves[1]);
-    hub.net.protect(protected.peer()).await;
+    let (busy, useful) = (&leaves[0], &leaves[1]);
+    useful.net.dial(hub.peer(), hub.addrs()).await.unwrap();
+    eventually("the useful one is there", || hub.is_connected_to(useful.peer())).await;
+    hub.net.set_score(useful.peer(), 50.0).await;
     let _stream = busy.net.open(hub.peer(), hub.addrs(), ECHO).await.unwrap();
     let _inbound = next(&mut hub.events.streams).await;
-    for leaf in &leaves[1..] {
+    for leaf in &leaves[2..] {
         leaf.net.dial(hub.peer(), hub.addrs()).await.unwrap();
     }
     eventually("it is trimmed to low water", || async { hub.net.peers().await.len() <= 2 }).await;
-    assert!(hub.is_connected_to(busy.peer()).await && hub.is_connected_to(protected.peer()).await);
+    assert!(hub.is_connected_to(busy.peer()).await && hub.is_connected_to(useful.peer()).await);
 }

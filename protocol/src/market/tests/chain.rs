@@ -59,6 +59,17 @@ fn a_payment_counts_from_its_block_on_and_an_overpayment_is_balance() {
     assert_eq!(bought.balance(LedgerAccount::RailChain), -paid - 2_000);
 }
 
+#[test]
+fn a_peer_is_useful_once_there_was_trade_in_either_direction() {
+    let mut world = world(1);
+    let (seller, buyer) = (world.seller.id(), world.buyers[0].id());
+    let useful = |world: &World| (world.seller.market.usefulness(&buyer), world.buyers[0].market.usefulness(&seller));
+    world.pay_finally(0, 1_000);
+    assert_eq!(useful(&world), (0, 0), "money alone is none");
+    spend(&mut world, 0);
+    assert_eq!(useful(&world), (50, 50));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
