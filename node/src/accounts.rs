@@ -101,6 +101,7 @@ pub(crate) async fn sync(
 ) -> Result<SellersView, ExchangeError> {
     loop {
         let receipts = driver.read(|market| market.unacknowledged(&seller));
+        driver.stored().await?;
         let told = receipts.iter().map(|receipt| receipt.signed().to_wire()).collect();
         let request = account_request::Request::Sync(v1::Sync { receipts: told });
         let account_reply::Reply::Sync(reply) = exchange(net, seller, addrs.clone(), request).await? else {

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use pedlar_protocol::content::{Root, Size};
 
 pub use download::{CHECKPOINT_GROUPS, Download, FinishError, OpenError, WriteError};
+pub(crate) use files::folder_of;
 pub use name::safe_name;
 pub use publish::{PublishError, publish, publish_copy};
 pub use reader::{BlobReader, Change, Pieces, ReadError};

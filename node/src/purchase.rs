@@ -27,7 +27,7 @@ pub(crate) use find::{Found, SellerFailure, Why};
 
 use trade::{Trade, rank_found};
 
-use crate::blobs::{FinishError, OpenError};
+use crate::blobs::{FinishError, OpenError, WriteError};
 use crate::driver::Driver;
 use crate::session::Bought;
 use crate::store::StoreError;
@@ -99,6 +99,16 @@ pub(crate) enum OrderError {
     /// The file can't be written.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Our own disk, while it is written.
+    #[error("{source} in {}: {missing} more bytes are needed there", .folder.display())]
+    Write {
+        /// Where the file was to be.
+        folder: PathBuf,
+        /// Bytes of the file that are not there.
+        missing: u64,
+        /// What is wrong.
+        source: WriteError,
+    },
     /// The file can't be given its name.
     #[error(transparent)]
     Finish(#[from] FinishError),

@@ -23,6 +23,9 @@ use crate::store::StoreError;
 /// How soon an offer that nobody heard is published again.
 const NOBODY_HEARD: Duration = Duration::from_secs(2);
 
+/// How long no offer is made while the journal can't be written: nobody is served then.
+const UNWRITABLE: Duration = Duration::from_secs(2);
+
 /// How long the loop sleeps while nothing is for sale; selling wakes it.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -257,6 +260,9 @@ impl Shopkeeper {
 
     /// Publishes the offer if it is due; how long until there is something to do.
     async fn offer(&self) -> Duration {
+        if self.driver.store().trouble().is_some() {
+            return UNWRITABLE;
+        }
         let addresses = self.net.listen_addrs();
         let random = getrandom::u64().unwrap_or_default();
         let offer = self.driver.commit(|market| market.poll_offer(now(), &addresses, random)).await;

@@ -217,13 +217,19 @@ impl Writer {
         match write(&mut self.db, &entries) {
             Ok(()) => {
                 lock(&self.market).handle_stored(number);
+                if self.report.borrow().error.is_some() {
+                    tracing::info!("the journal can be written again");
+                }
                 self.report.send_modify(|progress| {
                     progress.stored = number;
                     progress.error = None;
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "the journal can't be written: nothing is sold until it can");
+                // Once: it is tried every second, and the log may be on the same disk.
+                if self.report.borrow().error.is_none() {
+                    tracing::error!(%error, "the journal can't be written: nothing is sold until it can");
+                }
                 self.report.send_modify(|progress| {
                     progress.failures += 1;
                     progress.error = Some(error.to_string().into());

@@ -6,6 +6,7 @@
 mod changed;
 mod cli;
 mod crash;
+mod disk_full;
 mod electrum_down;
 mod frames;
 mod freeloader;

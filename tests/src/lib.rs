@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`cluster`] | a chain, its server and nodes that are processes, for one story |
 //! | [`dice`] | chance that can be had again |
+//! | [`disk`] | disks that fill up |
 //! | [`hostile`] | peers that speak our protocols by hand, and not always as agreed |
+//! | [`journal`] | what a node has written down, as it finds it after a power cut |
 //!
 //! **Invariant:** a story waits for what it needs and never for a time; what it waits for comes within [`PATIENCE`] or
 //! the story fails and says what did not happen. Nothing is shared between stories, so they run in parallel.
@@ -13,4 +15,6 @@
 
 pub mod cluster;
 pub mod dice;
+pub mod disk;
 pub mod hostile;
+pub mod journal;

@@ -60,6 +60,8 @@ pub struct WalletStatus {
     pub synced_at_ms: Option<u64>,
     /// The chain is still being searched for the coins of restored words.
     pub restoring: bool,
+    /// Why the wallet's file can't be written at this moment: then nothing is paid, and nothing new is told.
+    pub unwritten: Option<String>,
 }
 
 /// How things stand with the server.

@@ -76,6 +76,8 @@ pub(crate) struct State {
     pub(crate) db: Connection,
     pub(crate) keys: Keys,
     pub(crate) network: Network,
+    /// Why the last change is not in the file.
+    unwritten: Option<String>,
 }
 
 impl State {
@@ -103,7 +105,7 @@ impl State {
         let stored = ChangeSet::from_sqlite(&tx)?;
         tx.commit()?;
         let wallet = load(stored, network, &keys)?;
-        let mut state = Self { wallet, db, keys, network };
+        let mut state = Self { wallet, db, keys, network, unwritten: None };
         state.commit(|_| Ok(()))?;
         Ok(state)
     }
@@ -117,6 +119,17 @@ impl State {
         &mut self,
         rows: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        let written = self.write(rows);
+        self.unwritten = written.as_ref().err().map(ToString::to_string);
+        written
+    }
+
+    /// Why the last change is not in the file, where it is not.
+    pub(crate) fn unwritten(&self) -> Option<&String> {
+        self.unwritten.as_ref()
+    }
+
+    fn write<T>(&mut self, rows: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let tx = self.db.transaction()?;
         if let Some(staged) = self.wallet.staged() {
             staged.persist_to_sqlite(&tx)?;

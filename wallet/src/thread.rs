@@ -100,7 +100,7 @@ impl WalletThread {
             let nap = match self.turn() {
                 Ok(()) => self.core.nap(&self.line),
                 Err(e) => {
-                    tracing::error!("wallet: {e}");
+                    self.lament(&e);
                     LONGEST_NAP
                 }
             };
@@ -122,6 +122,16 @@ impl WalletThread {
         !self.core.closing
     }
 
+    /// Says once that the disk refuses: it is tried every second, and the log may be on the same one.
+    fn lament(&mut self, error: &StoreError) {
+        if self.status.borrow().unwritten.is_none() {
+            tracing::error!("wallet: {error}");
+        }
+        let last = self.status.borrow().clone();
+        // What can't be read either is told when it can be.
+        let _ = self.publish(last.server, last.synced_at_ms);
+    }
+
     fn turn(&mut self) -> Result<(), StoreError> {
         let outcome = self.line.poll_outcome();
         let taken = outcome.map_or(Ok(()), |outcome| self.take(outcome));
@@ -131,7 +141,8 @@ impl WalletThread {
             self.line.start(job);
         }
         self.core.events.send(&self.core.state)?;
-        if std::mem::take(&mut self.core.stale) {
+        let told = self.core.state.unwritten() == self.status.borrow().unwritten.as_ref();
+        if std::mem::take(&mut self.core.stale) || !told {
             let last = self.status.borrow().clone();
             self.publish(last.server, last.synced_at_ms)?;
         }
@@ -261,7 +272,12 @@ impl Core {
                 Ok(true)
             }
             Err(AbsorbError::Implausible) => Ok(false),
-            Err(AbsorbError::Store(e)) => Err(e),
+            Err(AbsorbError::Store(e)) => {
+                // It is taken in and not written: what it changed is found again, but not that the tip moved.
+                self.events.mark([EventKey::Tip]);
+                self.schedule.handle_unwritten(Instant::now());
+                Err(e)
+            }
         }
     }
 
@@ -289,6 +305,7 @@ impl Core {
             server,
             synced_at_ms,
             restoring: self.state.is_restoring()?,
+            unwritten: self.state.unwritten().cloned(),
         })
     }
 

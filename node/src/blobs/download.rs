@@ -4,23 +4,22 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verified, Walk};
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
-use rustix::io::Errno;
-use tempfile::NamedTempFile;
+use rustix::fs::OFlags;
 
-use super::files::{Files, is_no_space, outboard_path, require_room, reserve, sync_folder_of};
+use super::files::{Files, folder_of, is_no_space, require_room, reserve, sync_folder_of};
 use super::have::Have;
-use super::name::name_of;
 use super::state::{self, HAVE_AT};
-use super::{Fingerprint, PublishedBlob};
 
+mod finish;
 #[cfg(test)]
 mod tests;
+
+pub use finish::FinishError;
 
 /// The most groups written between two checkpoints: 16 MiB, the largest window.
 ///
@@ -48,10 +47,12 @@ pub enum OpenError {
     #[error("{} is being downloaded already", .0.display())]
     Busy(PathBuf),
     /// The whole object does not fit; nothing was left behind.
-    #[error("the disk has no room for {need} bytes")]
+    #[error("the disk has no room for {need} bytes in {}", .folder.display())]
     NoSpace {
         /// Bytes of the object.
         need: u64,
+        /// Where they were to be.
+        folder: PathBuf,
     },
     /// The system refused something else.
     #[error("{}: {source}", .path.display())]
@@ -67,33 +68,11 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The disk is full, though room was reserved where the file system can.
-    #[error("the disk is full; the download goes on when there is room")]
+    #[error("the disk is full")]
     NoSpace,
     /// The system refused something else.
     #[error("writing a download: {0}")]
     Io(io::Error),
-}
-
-/// Why a complete download did not get its name; it can be finished later.
-#[derive(Debug, thiserror::Error)]
-pub enum FinishError {
-    /// It is not complete.
-    #[error("{missing} groups are missing")]
-    Incomplete {
-        /// How many.
-        missing: u64,
-    },
-    /// Meanwhile somebody else created the destination.
-    #[error("{} exists already; the download is in {}", .dest.display(), .part.display())]
-    Exists {
-        /// The destination.
-        dest: PathBuf,
-        /// Where the bytes are.
-        part: PathBuf,
-    },
-    /// The disk is full or failing.
-    #[error(transparent)]
-    Write(#[from] WriteError),
 }
 
 impl From<io::Error> for WriteError {
@@ -242,27 +221,6 @@ impl Download {
         self.files.outboard.sync_data()
     }
 
-    /// Gives a complete download its name, never replacing a file, and its hash tree a place in the folder `outboards`,
-    /// so that it can be sold on. All of it is durable when this returns.
-    ///
-    /// # Errors
-    /// See [`FinishError`]; the partial file stays and can be finished later.
-    pub fn finish(mut self, outboards: &Path) -> Result<PublishedBlob, FinishError> {
-        if !self.is_complete() {
-            return Err(FinishError::Incomplete { missing: self.have.missing_count() });
-        }
-        self.checkpoint()?;
-        let outboard = self.keep_outboard(outboards).map_err(WriteError::from)?;
-        self.files.data.sync_all().map_err(WriteError::from)?;
-        self.name().map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                FinishError::Exists { dest: self.paths.dest.clone(), part: self.paths.part.clone() }
-            }
-            _ => FinishError::Write(error.into()),
-        })?;
-        self.published(outboard).map_err(|error| FinishError::Write(error.into()))
-    }
-
     fn begin(root: Root, size: Size, paths: Paths) -> Result<Self, OpenError> {
         let state = options().create(true).truncate(false).open(&paths.state).map_err(at(&paths.state))?;
         let state = lock(state, &paths)?;
@@ -279,7 +237,10 @@ impl Download {
             // Nothing was bought yet; what cannot be removed now is replaced the next time.
             let _ = fs::remove_file(&paths.part);
             let _ = fs::remove_file(&paths.state);
-            if is_no_space(&error) { OpenError::NoSpace { need: size.bytes() } } else { at(&paths.part)(error) }
+            match is_no_space(&error) {
+                true => OpenError::NoSpace { need: size.bytes(), folder: folder_of(&paths.dest) },
+                false => at(&paths.part)(error),
+            }
         })?;
         let files = Files { data, outboard: state, outboard_at: state::outboard_at(size) };
         Ok(Self { root, size, paths, files, have: Have::none(size) })
@@ -325,42 +286,6 @@ impl Download {
             }
         }
         Ok(None)
-    }
-
-    fn keep_outboard(&self, folder: &Path) -> io::Result<PathBuf> {
-        let mut kept = NamedTempFile::new_in(folder)?;
-        let mut tree = &self.files.outboard;
-        tree.seek(SeekFrom::Start(self.files.outboard_at))?;
-        io::copy(&mut tree, kept.as_file_mut())?;
-        kept.as_file().sync_all()?;
-        let path = outboard_path(folder, self.root);
-        kept.persist(&path)?;
-        sync_folder_of(&path)?;
-        Ok(path)
-    }
-
-    /// Renames the partial file to the destination, which must not exist.
-    fn name(&self) -> io::Result<()> {
-        let Paths { part, dest, .. } = &self.paths;
-        match renameat_with(CWD, part, CWD, dest, RenameFlags::NOREPLACE) {
-            Ok(()) => {}
-            // Not every file system can; a hard link does not replace either.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                fs::hard_link(part, dest)?;
-                fs::remove_file(part)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        sync_folder_of(dest)
-    }
-
-    fn published(self, outboard: PathBuf) -> io::Result<PublishedBlob> {
-        // If this fails, the next to open this destination removes it.
-        let _ = fs::remove_file(&self.paths.state);
-        let path = self.paths.dest.canonicalize()?;
-        let name = name_of(&path, self.root);
-        let fingerprint = Fingerprint::of(&self.files.data.metadata()?);
-        Ok(PublishedBlob { root: self.root, size: self.size, path, name, outboard, fingerprint })
     }
 }
 

@@ -52,8 +52,13 @@ pub(super) fn outboard_path(folder: &Path, root: Root) -> PathBuf {
 
 /// Makes names that were created, renamed or removed in `path`'s folder survive a power cut.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The folder that a file of this name is in.
+pub(crate) fn folder_of(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    folder.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// Refuses when the file system of `file` has less than `need` bytes free.

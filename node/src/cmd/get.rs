@@ -17,7 +17,7 @@ use super::wallet::not_paid;
 use super::{Remote, Verb};
 use crate::accounts::ExchangeError;
 use crate::api::Out;
-use crate::blobs::{self, FinishError, safe_name};
+use crate::blobs::{self, FinishError, WriteError, safe_name};
 use crate::cli::screen::Screen;
 use crate::config::sat;
 use crate::failure::{Exit, Failure};
@@ -29,6 +29,9 @@ use crate::session::BuyFailure;
 
 /// Lines between the purchase and the client; all but progress are few.
 const LINES: usize = 256;
+
+/// What to do about a download that broke off.
+const GOES_ON: &str = "what is verified stays: the same command goes on with it";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -257,7 +260,14 @@ fn failure_of(error: OrderError) -> Failure {
         OrderError::Open(blobs::OpenError::Exists(_)) | OrderError::Finish(FinishError::Exists { .. }) => {
             Failure::usage("exists", &text).hint("name another file with -o")
         }
-        OrderError::Open(_) | OrderError::Finish(_) | OrderError::Store(_) => Failure::system(&text),
+        OrderError::Open(blobs::OpenError::NoSpace { .. })
+        | OrderError::Write { source: WriteError::NoSpace, .. }
+        | OrderError::Finish(FinishError::Write { source: WriteError::NoSpace, .. }) => {
+            plain(Exit::Failure, "disk_full").hint(format!("make room there; {GOES_ON}"))
+        }
+        OrderError::Write { .. } | OrderError::Finish(_) => Failure::system(&text).hint(GOES_ON),
+        OrderError::Open(_) => Failure::system(&text),
+        OrderError::Store(_) => unwritable(&text),
         OrderError::Interrupted => plain(Exit::Interrupted, "interrupted"),
     }
 }
@@ -279,25 +289,28 @@ pub(super) fn payment_failure(failure: &PaymentFailure) -> Failure {
             Failure::new(Exit::Funds, "advance_too_small", &text).hint(format!("pay at least {min_topup_sat} sat"))
         }
         PaymentFailure::Seller(_) | PaymentFailure::Quote(_) => Failure::new(Exit::Network, "seller_failed", &text),
-        PaymentFailure::Address(_) | PaymentFailure::Store(_) => Failure::system(&text),
+        PaymentFailure::Address(_) => Failure::system(&text),
+        PaymentFailure::Store(_) => unwritable(&text),
     }
+}
+
+/// Our own journal takes nothing, so nothing may follow.
+fn unwritable(text: &str) -> Failure {
+    Failure::new(Exit::Failure, "journal", text).hint("is the disk of the home full? Then the same command goes on")
 }
 
 fn incomplete(failures: &[SellerFailure], text: &str) -> Failure {
     let any = |test: fn(&BuyFailure) -> bool| {
         failures.iter().any(|failure| matches!(&failure.why, Why::Buying(buying) if test(buying)))
     };
-    let goes_on = "what is verified stays: the same command goes on with it";
     if any(|failure| matches!(failure, BuyFailure::Integrity(_))) {
         Failure::new(Exit::Integrity, "integrity", text)
     } else if any(|failure| matches!(failure, BuyFailure::Refused(refusal) if asks_for_money(refusal))) {
         Failure::new(Exit::Funds, "advance_required", text).hint("pay more in advance: --prepay AMOUNT")
     } else if any(|failure| matches!(failure, BuyFailure::Limit)) {
         Failure::new(Exit::OverLimit, "over_limit", text).hint("raise --max; what is verified stays")
-    } else if any(|failure| matches!(failure, BuyFailure::Write(_))) {
-        Failure::system(text).hint(goes_on)
     } else {
-        Failure::new(Exit::Network, "sellers_failed", text).hint(goes_on)
+        Failure::new(Exit::Network, "sellers_failed", text).hint(GOES_ON)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `pedlar status`: how the node is.
 
+use std::borrow::Cow;
 use std::io;
 
 use pedlar_protocol::account::Direction;
@@ -58,9 +59,18 @@ pub(crate) struct Status {
     earned_msat: u64,
     spent_msat: u64,
     topups: Vec<OpenTopUp>,
-    /// Why nothing is sold at this moment, though something is published.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    journal: Option<String>,
+    /// What keeps the node from its work, and what to do about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    alerts: Vec<Alert>,
+}
+
+/// Something that the owner is to know.
+#[derive(Debug, Serialize, Deserialize)]
+struct Alert {
+    /// Tells one from another: `journal`, `wallet`.
+    code: Cow<'static, str>,
+    message: String,
+    hint: String,
 }
 
 /// An Electrum server.
@@ -134,7 +144,7 @@ impl Verb for Args {
         fact("earned", Msat::new(status.earned_msat).to_string())?;
         fact("spent", Msat::new(status.spent_msat).to_string())?;
         status.topups.iter().try_for_each(|topup| fact("waits", topup.to_string()))?;
-        status.journal.map_or(Ok(()), |trouble| fact("stopped", format!("the journal can't be written: {trouble}")))
+        status.alerts.iter().try_for_each(|alert| fact("alert", format!("{}. {}", alert.message, alert.hint)))
     }
 
     fn sum_up(_: Done, _: &mut Screen) -> io::Result<()> {
@@ -172,8 +182,19 @@ fn status(node: &Node, market: &Market, wallet: &WalletStatus, peers: usize, now
         earned_msat: amount(-ledger.balance(LedgerAccount::Income(Service::Chunks))),
         spent_msat: amount(ledger.balance(LedgerAccount::Expense(Service::Chunks))),
         topups: open_topups(market),
-        journal: node.driver.store().trouble().map(|trouble| trouble.to_string()),
+        alerts: alerts(node, wallet),
     }
+}
+
+/// What can't be written: both end by themselves.
+fn alerts(node: &Node, wallet: &WalletStatus) -> Vec<Alert> {
+    let journal = node.driver.store().trouble();
+    let journal =
+        journal.map(|trouble| ("journal", format!("nothing is sold: the journal can't be written: {trouble}")));
+    let wallet = wallet.unwritten.as_ref().map(|trouble| ("wallet", format!("nothing is paid or credited: {trouble}")));
+    let hint = format!("Make room on the disk of {}: the node goes on by itself.", node.home.home());
+    let alert = |(code, message)| Alert { code: Cow::Borrowed(code), message, hint: hint.clone() };
+    journal.into_iter().chain(wallet).map(alert).collect()
 }
 
 fn servers(configured: &[ServerUrl], current: &ServerState) -> Vec<Server> {

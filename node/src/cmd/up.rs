@@ -157,6 +157,8 @@ fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
 fn start_log(directives: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(directives).map_err(|e| Failure::usage("config", format!("log: {e}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // On a full disk it would say so on the same stderr, and panic there.
+    let log = log.log_internal_errors(false);
     log.with_ansi(io::stderr().is_terminal()).try_init().map_err(Failure::system)
 }
 

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts;
-use crate::blobs::{Download, OpenError};
+use crate::blobs::{Download, OpenError, WriteError, folder_of};
 use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell, find};
 use crate::session::{Bought, BuyFailure, Purchase, lock};
 
@@ -149,6 +149,9 @@ impl Buyer {
             let failure = match outcome {
                 Ok(()) => return Ok(true),
                 Err(BuyFailure::Interrupted) => return Err(OrderError::Interrupted),
+                // Ours, not the seller's: no other one can help.
+                Err(BuyFailure::Write(source)) => return Err(unwritten(order, &lock(part), source)),
+                Err(BuyFailure::Store(error)) => return Err(error.into()),
                 Err(failure) => failure,
             };
             tell(News::Failed { seller, reason: failure.to_string() });
@@ -202,6 +205,12 @@ fn within(ranked: Vec<Ranked>, max: Option<Msat>) -> Result<Vec<Ranked>, OrderEr
         (Some(cheapest), Some(max)) if cheapest > max => Err(OrderError::TooDear { cheapest, max }),
         (Some(_), _) => Ok(ranked.into_iter().filter(|one| max.is_none_or(|max| one.total <= max)).collect()),
     }
+}
+
+/// What the owner is told when the disk takes no more of the file.
+fn unwritten(order: &Order, part: &Download, source: WriteError) -> OrderError {
+    let missing = part.size().bytes().saturating_sub(part.present_bytes());
+    OrderError::Write { folder: folder_of(&order.dest), missing, source }
 }
 
 /// What an earlier try of the order left behind.

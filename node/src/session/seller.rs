@@ -133,6 +133,10 @@ pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: 
         () = driver.stopping() => Err(SessionError::Refused(Refusal::ShuttingDown)),
     };
     let opened = asked.and_then(|delivery| {
+        // Nothing new is begun that could not be kept, so that what waits for the disk stays little.
+        if driver.store().trouble().is_some() {
+            return Err(SessionError::Refused(NOT_STORED));
+        }
         let quote = driver.update(|market| market.handle_open(now(), buyer, delivery.root, delivery.size));
         Ok((quote.map_err(SessionError::Refused)?, delivery))
     });

@@ -161,6 +161,12 @@ impl Schedule {
         }
     }
 
+    /// News could not be written: whether they were of a reorganisation is not known any more.
+    pub(super) fn handle_unwritten(&mut self, now: Instant) {
+        self.resync = true;
+        self.sync_at = now + self.poll;
+    }
+
     pub(super) fn handle_sent(&mut self, id: PaymentId) {
         self.outbox.retain(|&(queued, _)| queued != id);
     }
