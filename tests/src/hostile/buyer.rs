@@ -6,7 +6,7 @@ use pedlar_proto::v1::{self, account_reply, account_request};
 use pedlar_protocol::content::{Groups, Root, Size, Verifier};
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
-use pedlar_protocol::session::{CloseCode, Frame, Request, Want};
+use pedlar_protocol::session::{BuyerSession, CloseCode, Frame, MAX_WINDOW, Request, Want};
 use pedlar_protocol::settlement::SignedTopUp;
 use pedlar_protocol::wire::{FrameKind, Signed};
 use prost::Message;
@@ -103,6 +103,39 @@ impl Freeloader {
         bytes
     }
 
+    /// Buys a whole object as an honest buyer does: two Wants on their way, each with a receipt for all before it.
+    ///
+    /// What comes is verified and forgotten. Its bytes.
+    pub async fn fetch(&self, root: Root) -> u64 {
+        let (mut stream, quote) = self.open(root).await;
+        let size = Size::new(quote.quote().size).expect("a size");
+        let mut session = BuyerSession::new(size, quote.quote().price, None, MAX_WINDOW);
+        let mut have = vec![false; size.group_count() as usize];
+        let mut receipt = None;
+        loop {
+            while let Some(groups) = session.poll_want(|from| missing(&have, from)) {
+                let want = Frame::Want(Want { groups, receipt: receipt.take() });
+                say(&mut stream, &want).await.expect("the seller listens");
+            }
+            if session.is_idle() {
+                break;
+            }
+            let groups = match hear(&mut stream).await {
+                Some(Frame::Serving(groups)) => groups,
+                other => panic!("not served: {other:?}"),
+            };
+            session.handle_serving(groups).expect("what was wanted");
+            verified(&mut stream, root, size, groups).await.expect("what was paid for comes");
+            groups.indices().for_each(|group| have[group as usize] = true);
+            session.handle_verified(size.bytes_in(groups));
+            session.handle_served();
+            receipt = Some(SignedReceipt::sign(quote.id(), session.verified(), &self.stranger.key).signed().clone());
+        }
+        say(&mut stream, &Frame::Close { code: CloseCode::Done, receipt }).await.expect("the seller listens");
+        super::until_closed(&mut stream).await;
+        session.verified()
+    }
+
     /// A fresh stream of a protocol to the seller.
     pub async fn stream(&self, protocol: &'static str) -> Stream {
         self.stranger.net.open(self.seller, self.addrs.clone(), protocol).await.expect("a stream")
@@ -126,6 +159,14 @@ impl Freeloader {
     }
 }
 
+/// The first run of groups at or after `from` that are not there.
+fn missing(have: &[bool], from: u64) -> Option<Groups> {
+    let mut absent = (from..have.len() as u64).skip_while(|group| have[*group as usize]);
+    let start = absent.next()?;
+    let end = absent.find(|group| have[*group as usize]).unwrap_or(have.len() as u64);
+    Groups::new(start, end)
+}
+
 /// Takes what is served of one Want and verifies it; its bytes, or why nothing came.
 async fn take(stream: &mut Stream, root: Root, size: Size) -> Result<u64, Option<Refusal>> {
     let groups = match hear(stream).await {
@@ -134,6 +175,11 @@ async fn take(stream: &mut Stream, root: Root, size: Size) -> Result<u64, Option
         Some(other) => panic!("out of order: {other:?}"),
         None => return Err(None),
     };
+    verified(stream, root, size, groups).await
+}
+
+/// Verifies what comes of a range that is being served; its bytes.
+async fn verified(stream: &mut Stream, root: Root, size: Size, groups: Groups) -> Result<u64, Option<Refusal>> {
     let mut verifier = Verifier::new(root, size, groups).expect("groups of the object");
     while !verifier.is_complete() {
         let Some((FrameKind::Data, mut piece)) = receive(stream).await else { return Err(None) };
