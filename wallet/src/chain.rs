@@ -9,7 +9,7 @@ use bdk_wallet::{KeychainKind, Update, Wallet};
 use bitcoin::{Amount, BlockHash, Transaction, Txid};
 
 use crate::events::EventKey;
-use crate::payments::{PaymentId, changed_payments, write_state};
+use crate::payments::{changed_payments, write_state};
 use crate::state::{State, StoreError};
 use crate::watch::write_incoming;
 
@@ -62,9 +62,11 @@ impl<'a> View<'a> {
 
     fn rival(&self, txid: Txid) -> Standing {
         let Some(tx) = self.wallet.tx_graph().get_tx(txid) else { return Standing::Gone };
-        let mut rivals = self.wallet.tx_graph().direct_conflicts(&tx);
-        let valid = rivals.find_map(|(_, by)| self.standing.get(&by).map(|position| (by, position.is_confirmed())));
-        valid.map_or(Standing::Gone, |(by, confirmed)| Standing::Replaced { by, confirmed })
+        let rivals = self.wallet.tx_graph().direct_conflicts(&tx);
+        let valid = rivals.filter_map(|(_, by)| self.standing.get(&by).map(|position| (by, position.is_confirmed())));
+        // Several are possible where it spends several coins: one in a block decides.
+        let first = valid.max_by_key(|&(by, confirmed)| (confirmed, by));
+        first.map_or(Standing::Gone, |(by, confirmed)| Standing::Replaced { by, confirmed })
     }
 }
 
@@ -75,10 +77,10 @@ pub(crate) struct Absorbed {
     pub(crate) changed: Vec<EventKey>,
     /// A block that the wallet knew is no longer part of the chain.
     pub(crate) reorged: bool,
-    /// Live payments that the server named.
-    pub(crate) listed: Vec<PaymentId>,
-    /// Live payments that it didn't name.
-    pub(crate) unlisted: Vec<PaymentId>,
+    /// Transactions of live payments that the server named.
+    pub(crate) listed: Vec<Txid>,
+    /// Those that it didn't name.
+    pub(crate) unlisted: Vec<Txid>,
 }
 
 impl State {
@@ -108,7 +110,7 @@ impl State {
         let old_tip = self.wallet.latest_checkpoint().block_id();
         self.wallet.apply_update(update).map_err(|_| AbsorbError::Implausible)?;
         let live = self.live_transactions()?;
-        self.keep_own(&live);
+        self.keep_own(&live)?;
         let (payments, incoming) = {
             let view = View::of(&self.wallet);
             let payments = changed_payments(self.open_payments(view.tip)?, &view, &listed);
@@ -121,13 +123,12 @@ impl State {
         let keys = payments.iter().map(|p| EventKey::Outgoing(p.id));
         let keys = keys.chain(incoming.iter().map(|i| EventKey::Incoming(i.outpoint)));
         let moved = self.wallet.latest_checkpoint().block_id() != old_tip;
-        let (here, away): (Vec<_>, Vec<_>) = live.iter().partition(|(_, tx)| listed.contains(&tx.compute_txid()));
-        let ids = |of: Vec<&(PaymentId, Arc<Transaction>)>| of.into_iter().map(|(id, _)| *id).collect();
+        let (here, away) = live.iter().map(|tx| tx.compute_txid()).partition(|txid| listed.contains(txid));
         Ok(Absorbed {
             changed: keys.chain(moved.then_some(EventKey::Tip)).collect(),
             reorged: self.wallet.local_chain().get(old_tip.height).is_none_or(|b| b.hash() != old_tip.hash),
-            listed: ids(here),
-            unlisted: ids(away),
+            listed: here,
+            unlisted: away,
         })
     }
 
@@ -141,18 +142,26 @@ impl State {
         update.chain.as_ref().is_none_or(|tip| tip.height() <= MAX_HEIGHT) && sum.is_some()
     }
 
-    /// Keeps live payments in the wallet's view although the server doesn't name them: they will be sent again, so
-    /// their change is ours and their coins are not.
-    fn keep_own(&mut self, live: &[(PaymentId, Arc<Transaction>)]) {
+    /// Keeps live payments in the wallet's view although the server doesn't name them, or names an older version: they
+    /// will be sent again, so their change is ours and their coins are not.
+    fn keep_own(&mut self, live: &[Arc<Transaction>]) -> Result<(), StoreError> {
+        let versions: HashSet<Txid> = self.live_versions()?.iter().map(|tx| tx.compute_txid()).collect();
         let view = View::of(&self.wallet);
-        let gone = live.iter().filter(|(_, tx)| view.standing(tx.compute_txid()) == Standing::Gone);
-        let again: Vec<_> = gone
-            .map(|(_, tx)| {
-                let evicted_at = self.wallet.tx_graph().get_last_evicted(tx.compute_txid()).unwrap_or_default();
-                (tx.clone(), evicted_at.saturating_add(1))
-            })
-            .collect();
+        let graph = self.wallet.tx_graph();
+        let again = |tx: &Arc<Transaction>| {
+            let txid = tx.compute_txid();
+            let beaten_at = match view.standing(txid) {
+                Standing::Gone => graph.get_last_evicted(txid),
+                Standing::Replaced { by, confirmed: false } if versions.contains(&by) => {
+                    graph.get_tx_node(by).and_then(|node| node.last_seen).max(graph.get_last_evicted(txid))
+                }
+                Standing::Confirmed { .. } | Standing::Unconfirmed | Standing::Replaced { .. } => return None,
+            };
+            Some((tx.clone(), beaten_at.unwrap_or_default().saturating_add(1)))
+        };
+        let again: Vec<_> = live.iter().filter_map(again).collect();
         self.wallet.apply_unconfirmed_txs(again);
+        Ok(())
     }
 }
 

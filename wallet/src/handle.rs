@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bitcoin::{Address, BlockHash, Txid};
+use bitcoin::{Address, BlockHash, FeeRate, Txid};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::addresses::{AddressError, PayeeRef};
@@ -13,7 +13,7 @@ use crate::electrum::{Fingerprint, ServerFault, ServerUrl};
 use crate::events::WalletEvent;
 use crate::keys::Keys;
 use crate::network::Network;
-use crate::payments::{PayError, Payment, PaymentId, Terms};
+use crate::payments::{Bump, BumpError, Paid, PayError, Payment, PaymentId, Terms};
 use crate::state::{OpenError, StoreError};
 use crate::thread::{self, Command, Core};
 
@@ -95,6 +95,8 @@ pub struct HistoryEntry {
     pub height: Option<u32>,
     /// The block's time, or when it was first seen, in ms since the epoch.
     pub time_ms: Option<u64>,
+    /// What it pays under which id; empty for what came in.
+    pub payments: Vec<Paid>,
 }
 
 /// Commands that wait for the wallet thread; each is answered in milliseconds, so a full queue only slows its senders.
@@ -163,8 +165,41 @@ impl WalletHandle {
     ///
     /// Nothing was signed: other terms under this id, too little money, too dear, or not an address of this network.
     pub async fn pay(&self, id: PaymentId, address: Address, sat: u64, max_fee_sat: u64) -> Result<Payment, PayError> {
-        let terms = Terms { id, address, sat, max_fee_sat };
-        self.ask(move |core| core.pay(&terms)).await?
+        let paid = self.pay_all(vec![Terms { id, address, sat }], max_fee_sat).await?;
+        paid.into_iter().next().ok_or(PayError::Unsignable)
+    }
+
+    /// Pays all of `terms`, each under its id, with one transaction, or none of them; otherwise as
+    /// [`WalletHandle::pay`]. The fee is the transaction's, and its limit too; each payment's part is recorded.
+    ///
+    /// # Errors
+    ///
+    /// As [`WalletHandle::pay`]; also for more than [`crate::MAX_BATCH`], or when only some were paid before.
+    pub async fn pay_all(&self, terms: Vec<Terms>, max_fee_sat: u64) -> Result<Vec<Payment>, PayError> {
+        self.ask(move |core| core.pay_all(&terms, max_fee_sat)).await?
+    }
+
+    /// What replacing a payment's transaction by a dearer one would cost now; `rate` in sat/vB, by default what is asked
+    /// for now, and more than before in any case. Nothing is signed.
+    ///
+    /// # Errors
+    ///
+    /// As [`WalletHandle::bump`].
+    pub async fn look_at_bump(&self, txid: Txid, rate_sat_vb: Option<u64>) -> Result<Bump, BumpError> {
+        let rate = rate_sat_vb.map(rate);
+        self.ask(move |core| core.look_at_bump(txid, rate)).await?
+    }
+
+    /// Replaces the transaction (`txid`, or any version of it) that makes payments of ours by one that pays more: same
+    /// ids, payees and amounts, less change. It is stored when this returns, and sent as in [`WalletHandle::pay`]. If
+    /// an older version is mined all the same, that one is the payment.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was signed: it is no payment of ours, confirmed, built upon, or too dear.
+    pub async fn bump(&self, txid: Txid, rate_sat_vb: Option<u64>, max_fee_sat: u64) -> Result<Bump, BumpError> {
+        let rate = rate_sat_vb.map(rate);
+        self.ask(move |core| core.bump(txid, rate, max_fee_sat)).await?
     }
 
     /// The payment of an id, if there is one.
@@ -182,16 +217,25 @@ impl WalletHandle {
     ///
     /// When the wallet's file can't be read.
     pub async fn estimate_fee(&self, sat: u64) -> Result<u64, ReadError> {
-        Ok(self.ask(move |core| core.estimate_fee(sat)).await??)
+        self.estimate_batch_fee(vec![sat]).await
+    }
+
+    /// The fee in sat that one transaction with a payment of each of `amounts` (sat) would have now, also without coins.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be read.
+    pub async fn estimate_batch_fee(&self, amounts: Vec<u64>) -> Result<u64, ReadError> {
+        Ok(self.ask(move |core| core.estimate_fee(&amounts)).await??)
     }
 
     /// All transactions of the wallet, the newest first.
     ///
     /// # Errors
     ///
-    /// When the wallet is shut down.
-    pub async fn history(&self) -> Result<Vec<HistoryEntry>, Closed> {
-        self.ask(|core| core.history()).await
+    /// When the wallet's file can't be read.
+    pub async fn history(&self) -> Result<Vec<HistoryEntry>, ReadError> {
+        Ok(self.ask(Core::history).await??)
     }
 
     /// The hash of the chain's block 1, which tells regtest chains apart; `None` until a server was reached once.
@@ -243,6 +287,11 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.thread.unpark();
     }
+}
+
+/// A rate of so many sat/vB; beyond what can be counted, the highest.
+fn rate(sat_vb: u64) -> FeeRate {
+    FeeRate::from_sat_per_vb(sat_vb).unwrap_or(FeeRate::MAX)
 }
 
 /// The wallet was shut down.

@@ -20,7 +20,7 @@
 //! - **This crate knows nothing about peers, offers or prices.** For whom an address is, is an opaque [`PayeeRef`].
 //! - **Nothing outside sees a coin key.** Keys are rebuilt from the seed for one signature and dropped.
 //! - **Durable before the effect.** An address and its payee are stored before the address is returned; a payment's
-//!   signed transaction is stored before it is sent, and only that one is ever sent for its id.
+//!   signed transaction is stored before it is sent, and of those that were ever sent for its id at most one can be mined.
 //! - **Depth is a fact, credit a decision.** Events carry heights; what they are worth is decided elsewhere.
 //! - **A server is believed about the chain (until headers are verified), never about anything else**: every reply is
 //!   bounded in size and time, its text is never shown, and its mistakes can't end the wallet.
@@ -47,6 +47,6 @@ pub use events::WalletEvent;
 pub use handle::{Closed, HistoryEntry, ReadError, ServerState, WalletConfig, WalletHandle, WalletStatus};
 pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, SeedFile, Words, WordsError};
 pub use network::{Network, ParseAddressError, bip21};
-pub use payments::{PayError, Payment, PaymentId, PaymentState};
+pub use payments::{Bump, BumpError, MAX_BATCH, Paid, PayError, Payment, PaymentId, PaymentState, Terms};
 pub use state::{OpenError, StoreError};
 pub use watch::{FINAL_DEPTH, Incoming, IncomingState};

@@ -21,9 +21,11 @@ use crate::keys::Keys;
 use crate::network::Network;
 
 const FILE_NAME: &str = "wallet.sqlite";
-/// Raised when a table of ours changes; BDK's tables carry versions of their own.
-const SCHEMA_VERSION: u32 = 1;
-const SCHEMA: &str = "
+/// Our tables, one step a version of the schema; BDK's tables carry versions of their own. A released step never
+/// changes: a new one is appended.
+const STEPS: [&str; 2] = [STEP_1, STEP_2];
+const SCHEMA_VERSION: u32 = STEPS.len() as u32;
+const STEP_1: &str = "
 CREATE TABLE pedlar_wallet (
     one           INTEGER PRIMARY KEY CHECK (one = 1),
     block_1       BLOB,              -- hash of block 1, once a server showed it
@@ -66,6 +68,30 @@ CREATE TABLE pedlar_incoming (
     PRIMARY KEY (txid, vout)
 ) STRICT, WITHOUT ROWID;
 ";
+/// A payment has versions, and a transaction may make several payments.
+const STEP_2: &str = "
+CREATE TABLE pedlar_transactions (
+    txid BLOB PRIMARY KEY,
+    raw  BLOB NOT NULL
+) STRICT;
+CREATE TABLE pedlar_versions (
+    payment BLOB NOT NULL REFERENCES pedlar_payments (id),
+    number  INTEGER NOT NULL,    -- from 1; the newest has the highest
+    txid    BLOB NOT NULL REFERENCES pedlar_transactions (txid),
+    vout    INTEGER NOT NULL,    -- of the output that pays
+    fee_sat INTEGER NOT NULL,    -- the payment's part of the fee
+    PRIMARY KEY (payment, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pedlar_versions_of ON pedlar_versions (txid);
+INSERT INTO pedlar_transactions SELECT txid, raw FROM pedlar_payments WHERE txid IS NOT NULL;
+INSERT INTO pedlar_versions SELECT id, 1, txid, vout, fee_sat FROM pedlar_payments WHERE txid IS NOT NULL;
+ALTER TABLE pedlar_payments ADD COLUMN version INTEGER; -- the one that is in a block, or is sent
+UPDATE pedlar_payments SET version = 1 WHERE txid IS NOT NULL;
+ALTER TABLE pedlar_payments DROP COLUMN txid;
+ALTER TABLE pedlar_payments DROP COLUMN vout;
+ALTER TABLE pedlar_payments DROP COLUMN raw;
+ALTER TABLE pedlar_payments DROP COLUMN fee_sat;
+";
 
 /// The wallet's whole durable state.
 ///
@@ -92,15 +118,16 @@ impl State {
         let mut db = open_file(dir)?;
         let tx = db.transaction()?;
         let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        match version {
-            0 => {
-                tx.execute_batch(SCHEMA)?;
-                tx.execute("INSERT INTO pedlar_wallet (one, restoring) VALUES (1, ?1)", [restore])?;
-                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            }
-            SCHEMA_VERSION => {}
-            found => return Err(OpenError::Newer { found }),
+        if version > SCHEMA_VERSION {
+            return Err(OpenError::Newer { found: version });
         }
+        for step in STEPS.iter().skip(version as usize) {
+            tx.execute_batch(step)?;
+        }
+        if version == 0 {
+            tx.execute("INSERT INTO pedlar_wallet (one, restoring) VALUES (1, ?1)", [restore])?;
+        }
+        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         ChangeSet::init_sqlite_tables(&tx)?;
         let stored = ChangeSet::from_sqlite(&tx)?;
         tx.commit()?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bdk_wallet::Update;
 use bdk_wallet::chain::ChainPosition;
-use bitcoin::{Address, BlockHash, FeeRate};
+use bitcoin::{Address, BlockHash, FeeRate, Txid};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
@@ -19,7 +19,7 @@ use crate::electrum::{Fingerprint, ServerFault, ServerUrl};
 use crate::events::{EventKey, Events, WalletEvent};
 use crate::handle::{HistoryEntry, ServerState, WalletConfig, WalletStatus};
 use crate::keys::Keys;
-use crate::payments::{PayError, Payment, PaymentId, Terms};
+use crate::payments::{Bump, BumpError, Fee, PayError, Payment, PaymentId, PaymentState, Terms};
 use crate::state::{OpenError, State, StoreError};
 use schedule::Schedule;
 
@@ -44,7 +44,10 @@ pub(crate) struct Core {
     state: State,
     events: Events,
     schedule: Schedule,
+    /// What a server last asked for.
     rate: FeeRate,
+    /// The owner's ceiling: never more, whatever a server asks for.
+    ceiling: FeeRate,
     /// The balance changed since the status was published.
     stale: bool,
     closing: bool,
@@ -68,8 +71,8 @@ pub(crate) fn start(config: WalletConfig, keys: Keys, inbox: mpsc::Receiver<Comm
     let state = State::open(&config.dir, config.network, keys, config.restore)?;
     let (events, reports) = Events::channel();
     let schedule = Schedule::new(server, servers.collect(), config.poll, &state)?;
-    let max_rate = FeeRate::from_sat_per_vb(config.max_fee_rate_sat_vb).unwrap_or(MAX_RATE).clamp(MIN_RATE, MAX_RATE);
-    let mut core = Core { state, events, schedule, rate: MIN_RATE, stale: false, closing: false };
+    let ceiling = FeeRate::from_sat_per_vb(config.max_fee_rate_sat_vb).unwrap_or(MAX_RATE).clamp(MIN_RATE, MAX_RATE);
+    let mut core = Core { state, events, schedule, rate: MIN_RATE, ceiling, stale: false, closing: false };
     core.mark_all()?;
     let (status, watcher) = watch::channel(core.status(ServerState::Connecting, None)?);
     let (opened, is_open) = std::sync::mpsc::sync_channel(1);
@@ -78,7 +81,7 @@ pub(crate) fn start(config: WalletConfig, keys: Keys, inbox: mpsc::Receiver<Comm
         match Line::open(std::thread::current()) {
             Ok(line) => {
                 let _ = opened.send(Ok(()));
-                WalletThread { core, line, status, max_rate }.run(inbox);
+                WalletThread { core, line, status }.run(inbox);
             }
             Err(e) => drop(opened.send(Err(e))),
         }
@@ -91,7 +94,6 @@ struct WalletThread {
     core: Core,
     line: Line,
     status: watch::Sender<WalletStatus>,
-    max_rate: FeeRate,
 }
 
 impl WalletThread {
@@ -176,8 +178,8 @@ impl WalletThread {
                     core.state.finish_restoring()?;
                 }
             }
-            Outcome::Broadcast { id, accepted } => core.handle_broadcast(id, accepted)?,
-            Outcome::Fee(Some(rate)) => core.rate = rate.clamp(MIN_RATE, self.max_rate),
+            Outcome::Broadcast { txid, accepted } => core.handle_broadcast(txid, accepted)?,
+            Outcome::Fee(Some(rate)) => core.rate = rate.max(MIN_RATE),
             Outcome::Fee(None) => {}
             Outcome::Ponged { new_block } => core.schedule.handle_ponged(new_block, Instant::now()),
             Outcome::Failed(fault) => return self.fail(fault),
@@ -217,20 +219,39 @@ impl Core {
         self.state.receive_address()
     }
 
-    pub(crate) fn pay(&mut self, terms: &Terms) -> Result<Payment, PayError> {
-        let payment = self.state.pay(terms, self.rate, now_ms())?;
-        self.schedule.send_now(&payment);
-        self.events.mark([EventKey::Outgoing(payment.id)]);
+    pub(crate) fn pay_all(&mut self, terms: &[Terms], max_fee_sat: u64) -> Result<Vec<Payment>, PayError> {
+        let payments = self.state.pay_all(terms, &self.fee(max_fee_sat), now_ms())?;
+        let unsent = |payment: &&Payment| payment.state == PaymentState::Signed;
+        payments.iter().filter(unsent).filter_map(|payment| payment.txid).for_each(|txid| self.schedule.send_now(txid));
+        self.events.mark(payments.iter().map(|payment| EventKey::Outgoing(payment.id)));
         self.stale = true;
-        Ok(payment)
+        Ok(payments)
+    }
+
+    pub(crate) fn look_at_bump(&mut self, txid: Txid, rate: Option<FeeRate>) -> Result<Bump, BumpError> {
+        let fee = self.fee(u64::MAX);
+        self.state.look_at_bump(txid, rate, &fee)
+    }
+
+    pub(crate) fn bump(&mut self, txid: Txid, rate: Option<FeeRate>, max_fee_sat: u64) -> Result<Bump, BumpError> {
+        let bump = self.state.bump(txid, rate, &self.fee(max_fee_sat), now_ms())?;
+        bump.txid.into_iter().for_each(|txid| self.schedule.send_now(txid));
+        self.events.mark(bump.payments.iter().map(|&id| EventKey::Outgoing(id)));
+        self.stale = true;
+        Ok(bump)
     }
 
     pub(crate) fn payment(&mut self, id: PaymentId) -> Result<Option<Payment>, StoreError> {
         self.state.payment(id)
     }
 
-    pub(crate) fn estimate_fee(&mut self, sat: u64) -> Result<u64, StoreError> {
-        self.state.estimate_fee(sat, self.rate)
+    pub(crate) fn estimate_fee(&mut self, amounts: &[u64]) -> Result<u64, StoreError> {
+        let fee = self.fee(u64::MAX);
+        self.state.estimate_fee(amounts, &fee)
+    }
+
+    fn fee(&self, max_sat: u64) -> Fee {
+        Fee { rate: self.rate, ceiling: self.ceiling, max_sat }
     }
 
     pub(crate) fn block_1(&mut self) -> Result<Option<BlockHash>, StoreError> {
@@ -245,10 +266,10 @@ impl Core {
         self.closing = true;
     }
 
-    pub(crate) fn history(&mut self) -> Vec<HistoryEntry> {
-        let mut entries: Vec<_> = self.state.history();
+    pub(crate) fn history(&mut self) -> Result<Vec<HistoryEntry>, StoreError> {
+        let mut entries = self.state.history()?;
         entries.sort_by_key(|entry| std::cmp::Reverse((entry.height.unwrap_or(u32::MAX), entry.time_ms)));
-        entries
+        Ok(entries)
     }
 
     /// Reports, at the start, everything that may still change.
@@ -257,7 +278,7 @@ impl Core {
         let incoming = self.state.recent_incoming(tip, now_ms())?;
         let payments = self.state.open_payments(tip)?;
         self.events.mark(incoming.iter().map(|i| EventKey::Incoming(i.outpoint)));
-        self.events.mark(payments.iter().map(|p| EventKey::Outgoing(p.id)));
+        self.events.mark(payments.iter().map(|open| EventKey::Outgoing(open.payment.id)));
         self.events.mark([EventKey::Tip]);
         Ok(())
     }
@@ -281,14 +302,14 @@ impl Core {
         }
     }
 
-    fn handle_broadcast(&mut self, id: PaymentId, accepted: bool) -> Result<(), StoreError> {
+    fn handle_broadcast(&mut self, txid: Txid, accepted: bool) -> Result<(), StoreError> {
         if accepted {
-            self.state.mark_broadcast(id)?;
-            self.schedule.handle_sent(id);
-            self.events.mark([EventKey::Outgoing(id)]);
+            let payments = self.state.mark_broadcast(txid)?;
+            self.schedule.handle_sent(txid);
+            self.events.mark(payments.into_iter().map(EventKey::Outgoing));
         } else {
             // Refused, or had already: the next sync tells which, and until then it is tried again.
-            tracing::warn!(?id, "electrum server took no payment transaction; it is sent again");
+            tracing::warn!(%txid, "electrum server took no payment transaction; it is sent again");
         }
         Ok(())
     }
@@ -319,7 +340,8 @@ impl Core {
 }
 
 impl State {
-    fn history(&self) -> Vec<HistoryEntry> {
+    fn history(&self) -> Result<Vec<HistoryEntry>, StoreError> {
+        let mut paid = self.paid_by()?;
         let entry = |tx: bdk_wallet::WalletTx<'_>| {
             let (sent, received) = self.wallet.sent_and_received(&tx.tx_node.tx);
             let (height, time_s) = match tx.chain_position {
@@ -335,9 +357,10 @@ impl State {
                 fee_sat: self.wallet.calculate_fee(&tx.tx_node.tx).ok().map(|fee| fee.to_sat()),
                 height,
                 time_ms: time_s.map(|s| s.saturating_mul(1000)),
+                payments: paid.remove(&tx.tx_node.txid).unwrap_or_default(),
             }
         };
-        self.wallet.transactions().map(entry).collect()
+        Ok(self.wallet.transactions().map(entry).collect())
     }
 }
 

@@ -22,16 +22,26 @@ pub(crate) enum Request {
     Trust(trust::Args),
 }
 
+/// What raises the ceiling on fees.
+const RAISE_CEILING: &str = "raise [fees] max_sat_vb in config.toml, or PEDLAR_FEES_MAX_SAT_VB, and restart the node";
+
 /// Why the wallet pays nothing, as its owner is told.
 pub(super) fn not_paid(error: &PayError) -> Failure {
     match error {
         PayError::Short { .. } => Failure::new(Exit::Funds, "insufficient_funds", error)
             .hint("pedlar wallet receive shows where to send coins; those under way count once they are in a block"),
-        PayError::FeeAboveLimit { .. } => Failure::new(Exit::OverLimit, "fee_above_limit", error),
-        PayError::Dust { .. } | PayError::OtherNetwork { .. } => Failure::usage("not_payable", error),
-        PayError::OtherTerms { .. } | PayError::Unsignable | PayError::Store(_) | PayError::Closed(_) => {
-            Failure::system(error)
+        PayError::FeeAboveLimit { .. } => Failure::new(Exit::OverLimit, "fee_above_limit", error)
+            .hint("allow more: --max-fee, and --max where that is given"),
+        PayError::AboveCeiling { .. } => Failure::new(Exit::OverLimit, "fee_above_ceiling", error).hint(RAISE_CEILING),
+        PayError::Dust { .. } | PayError::OtherNetwork { .. } | PayError::Count { .. } => {
+            Failure::usage("not_payable", error)
         }
+        PayError::TooHeavy => Failure::new(Exit::Funds, "too_heavy", error),
+        PayError::OtherTerms { .. }
+        | PayError::PartlyPaid
+        | PayError::Unsignable
+        | PayError::Store(_)
+        | PayError::Closed(_) => Failure::system(error),
     }
 }
 

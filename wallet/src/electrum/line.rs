@@ -8,11 +8,10 @@ use std::thread::{self, Thread};
 
 use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::spk_client::{FullScanRequest, FullScanResponse, SyncRequest, SyncResponse};
-use bitcoin::{FeeRate, Transaction};
+use bitcoin::{FeeRate, Transaction, Txid};
 use electrum_client::ElectrumApi;
 
 use super::{BATCH, Expected, Greeting, Server, ServerFault, ServerUrl, estimate};
-use crate::payments::PaymentId;
 
 /// One job is under way at most, so neither queue ever holds more.
 const ONE: usize = 1;
@@ -32,10 +31,7 @@ pub(crate) enum Job {
     },
     Sync(SyncRequest<(KeychainKind, u32)>),
     Scan(FullScanRequest<KeychainKind>),
-    Broadcast {
-        id: PaymentId,
-        tx: Arc<Transaction>,
-    },
+    Broadcast(Arc<Transaction>),
     EstimateFee,
     /// Keep the connection alive and learn of new blocks.
     Ping,
@@ -48,7 +44,7 @@ pub(crate) enum Outcome {
     Scanned(FullScanResponse<KeychainKind>),
     /// `accepted` is false when the server refused, which it also does for a transaction that it has.
     Broadcast {
-        id: PaymentId,
+        txid: Txid,
         accepted: bool,
     },
     Fee(Option<FeeRate>),
@@ -162,11 +158,14 @@ impl Worker {
             Job::Scan(request) => {
                 self.server()?.job(|c| c.full_scan(request, usize::MAX, BATCH, false)).map(Outcome::Scanned)
             }
-            Job::Broadcast { id, tx } => match self.server()?.job(|c| c.transaction_broadcast(&tx)) {
-                Ok(txid) => Ok(Outcome::Broadcast { id, accepted: txid == tx.compute_txid() }),
-                Err(ServerFault::Refused) => Ok(Outcome::Broadcast { id, accepted: false }),
-                Err(fault) => Err(fault),
-            },
+            Job::Broadcast(tx) => {
+                let txid = tx.compute_txid();
+                match self.server()?.job(|c| c.transaction_broadcast(&tx)) {
+                    Ok(taken) => Ok(Outcome::Broadcast { txid, accepted: taken == txid }),
+                    Err(ServerFault::Refused) => Ok(Outcome::Broadcast { txid, accepted: false }),
+                    Err(fault) => Err(fault),
+                }
+            }
             Job::EstimateFee => match self.server()?.job(estimate) {
                 Ok(fee) => Ok(Outcome::Fee(fee)),
                 Err(ServerFault::Refused) => Ok(Outcome::Fee(None)),

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::spk_client::FullScanRequest;
+use bitcoin::Txid;
 
 use crate::chain::Absorbed;
 use crate::electrum::line::Job;
 use crate::electrum::{Expected, ServerUrl};
-use crate::payments::{Payment, PaymentId, PaymentState};
 use crate::state::{State, StoreError};
 
 /// The least that `poll` is taken for: a server isn't asked in a busy loop.
@@ -45,8 +45,8 @@ pub(super) struct Schedule {
     /// A reorganisation was seen: headers and proofs cached before it are worth nothing.
     resync: bool,
     scan: Option<Scan>,
-    /// Payments to be sent and when, the oldest payment first; at most one entry for each live payment.
-    outbox: Vec<(PaymentId, Instant)>,
+    /// Transactions to be sent and when, the oldest payment's first; at most one entry for each live one.
+    outbox: Vec<(Txid, Instant)>,
 }
 
 impl Schedule {
@@ -70,7 +70,7 @@ impl Schedule {
             fee_at: now,
             resync: false,
             scan: state.is_restoring()?.then(Scan::start),
-            outbox: live.into_iter().map(|(id, _)| (id, now)).collect(),
+            outbox: live.into_iter().map(|tx| (tx.compute_txid(), now)).collect(),
         })
     }
 
@@ -155,9 +155,9 @@ impl Schedule {
 
     pub(super) fn handle_absorbed(&mut self, absorbed: &Absorbed, now: Instant) {
         self.resync |= absorbed.reorged;
-        self.outbox.retain(|(id, _)| !absorbed.listed.contains(id));
-        for &id in &absorbed.unlisted {
-            self.send_at(id, now + RESEND_AFTER);
+        self.outbox.retain(|(txid, _)| !absorbed.listed.contains(txid));
+        for &txid in &absorbed.unlisted {
+            self.send_at(txid, now + RESEND_AFTER);
         }
     }
 
@@ -167,20 +167,18 @@ impl Schedule {
         self.sync_at = now + self.poll;
     }
 
-    pub(super) fn handle_sent(&mut self, id: PaymentId) {
-        self.outbox.retain(|&(queued, _)| queued != id);
+    pub(super) fn handle_sent(&mut self, txid: Txid) {
+        self.outbox.retain(|&(queued, _)| queued != txid);
     }
 
-    /// Queues a payment to be sent at once, if no server has it yet.
-    pub(super) fn send_now(&mut self, payment: &Payment) {
-        if payment.state == PaymentState::Signed {
-            self.send_at(payment.id, Instant::now());
-        }
+    /// Queues a transaction to be sent at once.
+    pub(super) fn send_now(&mut self, txid: Txid) {
+        self.send_at(txid, Instant::now());
     }
 
-    fn send_at(&mut self, id: PaymentId, at: Instant) {
-        if !self.outbox.iter().any(|&(queued, _)| queued == id) {
-            self.outbox.push((id, at));
+    fn send_at(&mut self, txid: Txid, at: Instant) {
+        if !self.outbox.iter().any(|&(queued, _)| queued == txid) {
+            self.outbox.push((txid, at));
         }
     }
 
@@ -196,10 +194,10 @@ impl Schedule {
 
     fn next_broadcast(&mut self, state: &State, now: Instant) -> Result<Option<Job>, StoreError> {
         while let Some(due) = self.outbox.iter().position(|&(_, at)| at <= now) {
-            let (id, _) = self.outbox.remove(due);
-            if let Some(tx) = state.live_transaction(id)? {
-                self.outbox.insert(due, (id, now + RESEND_AFTER));
-                return Ok(Some(Job::Broadcast { id, tx }));
+            let (txid, _) = self.outbox.remove(due);
+            if let Some(tx) = state.live_transaction(txid)? {
+                self.outbox.insert(due, (txid, now + RESEND_AFTER));
+                return Ok(Some(Job::Broadcast(tx)));
             }
         }
         Ok(None)
