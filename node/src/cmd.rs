@@ -120,6 +120,7 @@ macro_rules! each_verb {
             Request::Wallet(wallet::Request::Balance($args)) => $do,
             Request::Wallet(wallet::Request::Send($args)) => $do,
             Request::Wallet(wallet::Request::History($args)) => $do,
+            Request::Wallet(wallet::Request::Bump($args)) => $do,
             Request::Wallet(wallet::Request::Trust($args)) => $do,
             Request::Account(account::Request::List($args)) => $do,
             Request::Account(account::Request::Show($args)) => $do,
@@ -135,6 +136,9 @@ impl Request {
             Self::Get(args) => args.rehearsal().map(Self::Get),
             Self::Wallet(wallet::Request::Send(args)) => {
                 args.rehearsal().map(|args| Self::Wallet(wallet::Request::Send(args)))
+            }
+            Self::Wallet(wallet::Request::Bump(args)) => {
+                args.rehearsal().map(|args| Self::Wallet(wallet::Request::Bump(args)))
             }
             Self::Account(account::Request::Pay(args)) => {
                 args.rehearsal().map(|args| Self::Account(account::Request::Pay(args)))

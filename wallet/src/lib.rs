@@ -41,6 +41,8 @@ mod tests;
 mod thread;
 mod watch;
 
+pub use bitcoin::Txid;
+
 pub use addresses::{ADDRESS_HOLD, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
 pub use electrum::{Fingerprint, FingerprintError, ServerFault, ServerUrl, UrlError};
 pub use events::WalletEvent;

@@ -1,6 +1,7 @@
 //! `pedlar wallet …`: the node's coins.
 
 pub(super) mod balance;
+pub(super) mod bump;
 pub(super) mod history;
 pub(super) mod receive;
 pub(super) mod send;
@@ -19,6 +20,7 @@ pub(crate) enum Request {
     Balance(balance::Args),
     Send(send::Args),
     History(history::Args),
+    Bump(bump::Args),
     Trust(trust::Args),
 }
 
@@ -30,8 +32,9 @@ pub(super) fn not_paid(error: &PayError) -> Failure {
     match error {
         PayError::Short { .. } => Failure::new(Exit::Funds, "insufficient_funds", error)
             .hint("pedlar wallet receive shows where to send coins; those under way count once they are in a block"),
-        PayError::FeeAboveLimit { .. } => Failure::new(Exit::OverLimit, "fee_above_limit", error)
-            .hint("allow more: --max-fee, and --max where that is given"),
+        PayError::FeeAboveLimit { .. } => {
+            Failure::new(Exit::OverLimit, "fee_above_limit", error).hint("allow more: --max-fee or --max")
+        }
         PayError::AboveCeiling { .. } => Failure::new(Exit::OverLimit, "fee_above_ceiling", error).hint(RAISE_CEILING),
         PayError::Dust { .. } | PayError::OtherNetwork { .. } | PayError::Count { .. } => {
             Failure::usage("not_payable", error)

@@ -104,9 +104,8 @@ impl State {
         for input in versions.iter().flat_map(|tx| &tx.input) {
             *spenders.entry(input.previous_output).or_default() += 1;
         }
-        let alone = |tx: &&Arc<Transaction>| {
-            tx.input.iter().all(|input| spenders.get(&input.previous_output) == Some(&1))
-        };
+        let alone =
+            |tx: &&Arc<Transaction>| tx.input.iter().all(|input| spenders.get(&input.previous_output) == Some(&1));
         let safe: HashSet<Txid> = versions.iter().filter(alone).map(|tx| tx.compute_txid()).collect();
         let waiting = self
             .wallet

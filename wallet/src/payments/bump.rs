@@ -102,9 +102,7 @@ impl State {
         let current = first.txid.ok_or(BumpError::Unknown)?;
         let live = self.live_transactions()?;
         let tx = live.iter().find(|tx| tx.compute_txid() == current).ok_or(BumpError::Unknown)?;
-        let spends = |child: &&Arc<Transaction>| {
-            child.input.iter().any(|input| input.previous_output.txid == current)
-        };
+        let spends = |child: &&Arc<Transaction>| child.input.iter().any(|input| input.previous_output.txid == current);
         if let Some(child) = live.iter().find(spends) {
             return Err(BumpError::Spent { by: child.compute_txid() });
         }
@@ -133,7 +131,9 @@ impl State {
     ) -> Result<Psbt, BumpError> {
         let least = FeeRate::from_sat_per_kwu(stuck.rate.to_sat_per_kwu() + INCREMENT.to_sat_per_kwu());
         let wanted = match wanted {
-            Some(rate) if rate < least => return Err(BumpError::RateTooLow { least_sat_vb: least.to_sat_per_vb_ceil() }),
+            Some(rate) if rate < least => {
+                return Err(BumpError::RateTooLow { least_sat_vb: least.to_sat_per_vb_ceil() });
+            }
             Some(rate) => rate,
             None => fee.rate.max(least),
         };
@@ -142,7 +142,8 @@ impl State {
             return Err(BumpError::AboveCeiling { rate_sat_vb, ceiling_sat_vb });
         }
         for more in 0..TRIES {
-            let rate = FeeRate::from_sat_per_kwu(wanted.to_sat_per_kwu() + u64::from(more) * INCREMENT.to_sat_per_kwu());
+            let rate =
+                FeeRate::from_sat_per_kwu(wanted.to_sat_per_kwu() + u64::from(more) * INCREMENT.to_sat_per_kwu());
             let psbt = self.under_ceiling(&Fee { rate, ..*fee }, |state, rate| {
                 state.replacement(stuck.txid, rate.max(least), change.clone())
             })?;

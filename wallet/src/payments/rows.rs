@@ -169,9 +169,7 @@ impl State {
         self.commit(|tx| {
             let mut insert = tx.prepare_cached(&sql)?;
             let mut each = terms.iter();
-            each.try_for_each(|to| {
-                insert.execute(params![to.id.0, to.address.to_string(), to.sat, now_ms]).map(drop)
-            })
+            each.try_for_each(|to| insert.execute(params![to.id.0, to.address.to_string(), to.sat, now_ms]).map(drop))
         })
     }
 
@@ -195,7 +193,10 @@ impl State {
         );
         let txid = signed.compute_txid().to_byte_array();
         self.commit(|tx| {
-            tx.execute("INSERT INTO pedlar_transactions (txid, raw) VALUES (?1, ?2)", params![txid, serialize(signed)])?;
+            tx.execute(
+                "INSERT INTO pedlar_transactions (txid, raw) VALUES (?1, ?2)",
+                params![txid, serialize(signed)],
+            )?;
             versions.iter().try_for_each(|(id, version)| {
                 tx.execute(put, params![id.0, txid, version.vout, version.fee_sat])?;
                 tx.execute(&point, [id.0]).map(drop)

@@ -233,7 +233,8 @@ fn a_bump_pays_the_same_from_less_change() {
     assert_eq!(inputs(&old), inputs(&new));
     let payees = |tx: &Transaction| {
         let script = stranger().script_pubkey();
-        let mut sat: Vec<_> = tx.output.iter().filter(|o| o.script_pubkey == script).map(|o| o.value.to_sat()).collect();
+        let mut sat: Vec<_> =
+            tx.output.iter().filter(|o| o.script_pubkey == script).map(|o| o.value.to_sat()).collect();
         sat.sort_unstable();
         sat
     };

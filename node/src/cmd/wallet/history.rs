@@ -3,7 +3,7 @@
 use std::io;
 
 use pedlar_protocol::time::Timestamp;
-use pedlar_wallet::HistoryEntry;
+use pedlar_wallet::{HistoryEntry, Paid};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Out;
@@ -11,6 +11,8 @@ use crate::cli::screen::Screen;
 use crate::cmd::{Remote, Verb};
 use crate::failure::Failure;
 use crate::node::Node;
+
+const HEADINGS: [&str; 5] = ["BLOCK", "TIME", "AMOUNT", "FEE", "TRANSACTION"];
 
 /// List the transactions of the wallet, the newest first.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
@@ -42,6 +44,19 @@ pub(crate) struct Transaction {
     height: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
+    /// What it pays, where this wallet made it.
+    payments: Vec<Payment>,
+}
+
+/// One payment of a transaction.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Payment {
+    /// Stays the same when the payment is bumped.
+    id: String,
+    address: String,
+    amount_sat: u64,
+    /// Its part of the transaction's fee.
+    fee_sat: u64,
 }
 
 /// How many there are.
@@ -58,10 +73,14 @@ impl Verb for Args {
         let net = i128::from(tx.received_sat) - i128::from(tx.sent_sat);
         let height = tx.height.map_or_else(|| "pending".to_owned(), |height| height.to_string());
         let fee = tx.fee_sat.map(|sat| format!("{sat} sat")).unwrap_or_default();
-        screen.row(
-            ["BLOCK", "TIME", "AMOUNT", "FEE", "TRANSACTION"],
-            [height, tx.time.unwrap_or_default(), format!("{net:+} sat"), fee, tx.txid],
-        );
+        screen.row(HEADINGS, [height, tx.time.unwrap_or_default(), format!("{net:+} sat"), fee, tx.txid]);
+        // One payment is what the row says; several are told one by one.
+        let several = if tx.payments.len() > 1 { tx.payments } else { Vec::new() };
+        for Payment { address, amount_sat, .. } in several {
+            let to = format!("  to {address}");
+            let cells = [String::new(), String::new(), format!("-{amount_sat} sat"), String::new(), to];
+            screen.row(HEADINGS, cells);
+        }
         Ok(())
     }
 
@@ -89,6 +108,13 @@ impl From<&HistoryEntry> for Transaction {
             fee_sat: entry.fee_sat,
             height: entry.height,
             time: entry.time_ms.map(|ms| Timestamp::from_ms(ms).to_string()),
+            payments: entry.payments.iter().map(Payment::from).collect(),
         }
+    }
+}
+
+impl From<&Paid> for Payment {
+    fn from(paid: &Paid) -> Self {
+        Self { id: paid.id.to_string(), address: paid.address.to_string(), amount_sat: paid.sat, fee_sat: paid.fee_sat }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use pedlar_wallet::PaymentId;
+use pedlar_wallet::{PaymentId, Terms};
 use serde::{Deserialize, Serialize};
 
 use super::{fee_limit, not_paid};
@@ -16,18 +16,24 @@ use crate::node::Node;
 const EXAMPLES: &str = "\
 Examples:
   pedlar wallet send tb1q… 50000sat
-  pedlar wallet send tb1q… 50000sat --max 50300sat --yes";
+  pedlar wallet send tb1q… 50000sat --max 50300sat --yes
+  pedlar wallet send --to tb1q…=50000sat --to tb1p…=7000sat";
 
-/// Send coins to an address; the fee comes on top.
+/// Send coins to an address, or to several with one transaction; the fee comes on top.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 #[command(after_help = EXAMPLES)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Args {
     /// Where to.
-    address: String,
+    #[arg(requires = "amount_sat", required_unless_present = "to")]
+    address: Option<String>,
     /// How much, in whole sat.
     #[arg(value_name = "AMOUNT", value_parser = sat)]
-    amount_sat: u64,
+    amount_sat: Option<u64>,
+    /// Where to and how much; given several times, all are paid with one transaction, or none.
+    #[arg(long, value_name = "ADDRESS=AMOUNT", value_parser = payee, conflicts_with = "address")]
+    #[serde(default)]
+    to: Vec<(String, u64)>,
     /// All that may be spent, the fee included.
     #[arg(long = "max", value_name = "AMOUNT", value_parser = sat)]
     max_sat: Option<u64>,
@@ -48,10 +54,15 @@ pub(crate) struct Args {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Line {
-    /// What it would cost.
-    Quote {
+    /// What one payment would be.
+    Payee {
         /// Where to.
         address: String,
+        /// How much arrives.
+        amount_sat: u64,
+    },
+    /// What all would cost.
+    Quote {
         /// How much arrives.
         amount_sat: u64,
         /// The fee as of now.
@@ -59,13 +70,17 @@ pub(crate) enum Line {
         /// The fee that would be paid at most.
         max_fee_sat: u64,
     },
-    /// Signed and stored: it is sent until it is in a block.
+    /// A payment, signed and stored: it is sent until it is in a block.
     Sent {
         /// The transaction.
         txid: String,
+        /// The payment, which stays the same when its transaction is replaced by a dearer one.
+        id: String,
+        /// Where to.
+        address: String,
         /// How much arrives.
         amount_sat: u64,
-        /// The fee.
+        /// Its part of the transaction's fee.
         fee_sat: u64,
     },
 }
@@ -76,11 +91,12 @@ impl Verb for Args {
 
     fn show(line: Line, screen: &mut Screen) -> io::Result<()> {
         match line {
-            Line::Quote { address, amount_sat, fee_sat, max_fee_sat } => screen.text(format_args!(
-                "{amount_sat} sat to {address}, for a fee of about {fee_sat} sat and at most {max_fee_sat} sat"
+            Line::Payee { address, amount_sat } => screen.text(format_args!("{amount_sat} sat to {address}")),
+            Line::Quote { amount_sat, fee_sat, max_fee_sat } => screen.text(format_args!(
+                "{amount_sat} sat in all, for a fee of about {fee_sat} sat and at most {max_fee_sat} sat"
             )),
-            Line::Sent { txid, amount_sat, fee_sat } => {
-                screen.text(format_args!("Sent {amount_sat} sat for a fee of {fee_sat} sat: {txid}"))
+            Line::Sent { txid, address, amount_sat, fee_sat, .. } => {
+                screen.text(format_args!("Sent {amount_sat} sat to {address} for a fee of {fee_sat} sat: {txid}"))
             }
         }
     }
@@ -93,21 +109,24 @@ impl Verb for Args {
 impl Remote for Args {
     async fn run(self, node: &Node, out: Out<Line>) -> Result<Done, Failure> {
         let wallet = node.driver.wallet();
-        let address = node.driver.network().parse_address(&self.address);
-        let address = address.map_err(|e| Failure::usage("address", e))?;
-        let estimate_sat = wallet.estimate_fee(self.amount_sat).await.map_err(Failure::system)?;
-        let amount_sat = self.amount_sat;
-        let max_fee_sat = fee_limit(self.max_fee_sat, self.max_sat, amount_sat, estimate_sat)?;
+        let terms = self.terms(node)?;
+        let amounts: Vec<u64> = terms.iter().map(|to| to.sat).collect();
+        let amount_sat = amounts.iter().fold(0, |sum: u64, sat| sum.saturating_add(*sat));
+        let fee_sat = wallet.estimate_batch_fee(amounts).await.map_err(Failure::system)?;
+        let max_fee_sat = fee_limit(self.max_fee_sat, self.max_sat, amount_sat, fee_sat)?;
         if self.dry_run {
-            let address = address.to_string();
-            out.line(Line::Quote { address, amount_sat, fee_sat: estimate_sat, max_fee_sat }).await?;
+            for to in terms {
+                out.line(Line::Payee { address: to.address.to_string(), amount_sat: to.sat }).await?;
+            }
+            out.line(Line::Quote { amount_sat, fee_sat, max_fee_sat }).await?;
             return Ok(Done {});
         }
-        let mut id = [0; 32];
-        getrandom::fill(&mut id).map_err(Failure::system)?;
-        let payment = wallet.pay(PaymentId(id), address, amount_sat, max_fee_sat).await.map_err(|e| not_paid(&e))?;
-        let txid = payment.txid.map(|txid| txid.to_string()).unwrap_or_default();
-        out.line(Line::Sent { txid, amount_sat, fee_sat: payment.fee_sat.unwrap_or(0) }).await?;
+        for payment in wallet.pay_all(terms, max_fee_sat).await.map_err(|e| not_paid(&e))? {
+            let txid = payment.txid.map(|txid| txid.to_string()).unwrap_or_default();
+            let (id, address) = (payment.id.to_string(), payment.address.to_string());
+            let (amount_sat, fee_sat) = (payment.sat, payment.fee_sat.unwrap_or(0));
+            out.line(Line::Sent { txid, id, address, amount_sat, fee_sat }).await?;
+        }
         Ok(Done {})
     }
 }
@@ -117,4 +136,22 @@ impl Args {
     pub(in crate::cmd) fn rehearsal(&self) -> Option<Self> {
         (!self.yes && !self.dry_run).then(|| Self { dry_run: true, ..self.clone() })
     }
+
+    /// What is to be paid, under ids of its own.
+    fn terms(&self, node: &Node) -> Result<Vec<Terms>, Failure> {
+        let single = self.address.clone().zip(self.amount_sat);
+        let terms = |(address, sat): (String, u64)| {
+            let address = node.driver.network().parse_address(&address).map_err(|e| Failure::usage("address", e))?;
+            let mut id = [0; 32];
+            getrandom::fill(&mut id).map_err(Failure::system)?;
+            Ok(Terms { id: PaymentId(id), address, sat })
+        };
+        single.into_iter().chain(self.to.clone()).map(terms).collect()
+    }
+}
+
+/// `ADDRESS=AMOUNT`.
+fn payee(text: &str) -> Result<(String, u64), String> {
+    let (address, amount) = text.rsplit_once('=').ok_or("expected ADDRESS=AMOUNT, such as tb1q…=50000sat")?;
+    Ok((address.to_owned(), sat(amount).map_err(|e| e.to_string())?))
 }
