@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::cmd::{self, Request, init, up};
+use crate::cmd::{self, Request, completions, init, up};
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
 use screen::Screen;
@@ -51,6 +51,7 @@ struct Cli {
 enum Verb {
     Init(init::Args),
     Up(up::Args),
+    Completions(completions::Args),
     #[command(flatten)]
     Node(Request),
 }
@@ -94,6 +95,7 @@ fn perform(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
     match cli.verb {
         Verb::Init(args) => init::perform(&args, &home, screen),
         Verb::Up(args) => up::perform(&args, cli.verbose, &home, screen),
+        Verb::Completions(args) => completions::perform(&args, Cli::command()),
         Verb::Node(request) => {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
@@ -111,7 +113,7 @@ fn perform(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap_complete::Shell;
 
     fn parsed(line: &str) -> Result<Option<Cli>, Failure> {
         parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
@@ -136,6 +138,28 @@ mod tests {
     }
 
     #[test]
+    fn shells_take_the_completions_and_find_every_verb_in_them() {
+        fn names(command: &clap::Command) -> Vec<String> {
+            let verbs = command.get_subcommands();
+            verbs.flat_map(|verb| names(verb).into_iter().chain([verb.get_name().to_owned()])).collect()
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for (shell, kind) in [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)] {
+            let (mut script, path) = (Vec::new(), dir.path().join(shell));
+            clap_complete::generate(kind, &mut Cli::command(), "pedlar", &mut script);
+            std::fs::write(&path, &script).unwrap();
+            let script = String::from_utf8(script).unwrap();
+            for verb in names(&Cli::command()) {
+                assert!(script.contains(&verb), "{shell} does not know {verb}");
+            }
+            match std::process::Command::new(shell).arg("-n").arg(&path).output() {
+                Ok(read) => assert!(read.status.success(), "{shell}: {}", String::from_utf8_lossy(&read.stderr)),
+                Err(_) => assert_ne!(shell, "bash", "there is no bash to ask"),
+            }
+        }
+    }
+
+    #[test]
     fn what_can_not_be_meant_is_a_mistake_of_usage() {
         for line in [
             "pedlar",
@@ -151,6 +175,8 @@ mod tests {
             "pedlar wallet receive --amount 1.5sat",
             "pedlar account show nobody",
             "pedlar --home",
+            "pedlar completions cobol",
+            "pedlar config",
         ] {
             let failure = parsed(line).expect_err(line);
             assert_eq!((failure.exit, &*failure.code), (Exit::Usage, "usage"), "{line}");

@@ -8,6 +8,8 @@
 //! ends in a [`Failure`] instead.
 
 pub(crate) mod account;
+pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod down;
 pub(crate) mod get;
 pub(crate) mod init;
@@ -32,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{self, Answer, Last, LineSender, Out};
 use crate::cli::prompt;
 use crate::cli::screen::Screen;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::home::Home;
 use crate::node::Node;
 pub(crate) use text::Text;
@@ -101,6 +103,9 @@ pub(crate) enum Request {
     /// Accounts with other nodes: who owes whom, and advances.
     #[command(subcommand)]
     Account(account::Request),
+    /// Settings: see them, and where they come from.
+    #[command(subcommand)]
+    Config(config::Request),
 }
 
 /// Evaluates `$do` with the arguments of whichever verb `$request` is.
@@ -125,6 +130,7 @@ macro_rules! each_verb {
             Request::Account(account::Request::List($args)) => $do,
             Request::Account(account::Request::Show($args)) => $do,
             Request::Account(account::Request::Pay($args)) => $do,
+            Request::Config(config::Request::Show($args)) => $do,
         }
     };
 }
@@ -167,7 +173,12 @@ pub(crate) async fn perform(request: Request, home: &Home, screen: &mut Screen) 
         }
         prompt::consent("Go ahead?")?;
     }
-    follow(&request, home, screen).await
+    match (follow(&request, home, screen).await, &request) {
+        (Err(failure), Request::Config(config::Request::Show(args))) if failure.exit == Exit::NotRunning => {
+            args.perform(home, screen)
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 async fn carry_out<V: Remote>(verb: V, node: &Node, lines: LineSender) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ mod values;
 use std::path::Path;
 
 use layers::Layers;
-pub use layers::{ConfigError, Flags, Origin, Origins};
+pub use layers::{ConfigError, Flags, Origin, Setting, Value};
 use pedlar_net::Multiaddr;
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::session::MAX_WINDOW;
@@ -76,7 +76,8 @@ pub struct Limits {
 }
 
 impl Config {
-    /// Reads the settings for the file at `path`, which may be missing, under what `flags` and `env` say.
+    /// Reads the settings for the file at `path`, which may be missing, under what `flags` and `env` say; and each of
+    /// them with where it comes from. This is the one place that names them.
     ///
     /// # Errors
     /// [`ConfigError`] names the source, the key and the reason.
@@ -84,23 +85,23 @@ impl Config {
         path: &Path,
         flags: Flags,
         env: impl Fn(&str) -> Option<String>,
-    ) -> Result<(Self, Origins), ConfigError> {
+    ) -> Result<(Self, Vec<Setting>), ConfigError> {
         let mut from = Layers::open(path, flags, env)?;
         let config = Self {
-            network: from.one("network", values::network)?.unwrap_or(Network::Signet),
-            network_id: from.one("network_id", str::parse)?,
-            electrum: from.list("electrum", str::parse)?.unwrap_or_default(),
-            listen: from.list("listen", str::parse)?.unwrap_or_else(everywhere),
-            bootstrap: from.list("bootstrap", str::parse)?.unwrap_or_default(),
-            external: from.list("external", str::parse)?.unwrap_or_default(),
-            fees: Fees { max_sat_vb: from.one("fees.max_sat_vb", values::sat)?.unwrap_or(100) },
+            network: from.one("network", Network::Signet, values::network)?,
+            network_id: from.maybe("network_id", str::parse)?,
+            electrum: from.list("electrum", Vec::new(), str::parse)?,
+            listen: from.list("listen", everywhere(), str::parse)?,
+            bootstrap: from.list("bootstrap", Vec::new(), str::parse)?,
+            external: from.list("external", Vec::new(), str::parse)?,
+            fees: Fees { max_sat_vb: from.one("fees.max_sat_vb", 100, values::sat)? },
             credit: Credit {
-                grant: from.one("credit.grant_sat", str::parse)?.unwrap_or(Msat::ZERO),
-                cap: from.one("credit.cap_sat", str::parse)?.unwrap_or(Msat::new(100_000_000)),
+                grant: from.one("credit.grant_sat", Msat::ZERO, str::parse)?,
+                cap: from.one("credit.cap_sat", Msat::new(100_000_000), str::parse)?,
             },
-            min_topup_sat: from.one("min_topup_sat", values::sat)?.unwrap_or(1_000),
-            limits: Limits { max_window: from.one("limits.max_window", values::bytes)?.unwrap_or(MAX_WINDOW) },
-            log: from.one("log", |text| Ok::<_, ConfigError>(text.to_owned()))?.unwrap_or_else(|| "info".to_owned()),
+            min_topup_sat: from.one("min_topup_sat", 1_000, values::sat)?,
+            limits: Limits { max_window: from.one("limits.max_window", MAX_WINDOW, values::bytes)? },
+            log: from.one("log", "info".to_owned(), str::parse)?,
         };
         Ok((config, from.finish()?))
     }

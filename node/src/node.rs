@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use crate::config::Config;
+use crate::config::{Config, Setting};
 use crate::driver::{Driver, now};
 use crate::home::HomeLock;
 use crate::purchase::Buyer;
@@ -91,6 +91,8 @@ impl From<StoreError> for StartError {
 pub struct Node {
     pub(crate) home: HomeLock,
     pub(crate) config: Config,
+    /// The same with their origins, for people.
+    pub(crate) settings: Vec<Setting>,
     pub(crate) driver: Arc<Driver>,
     pub(crate) net: NetHandle,
     pub(crate) shop: Arc<Shopkeeper>,
@@ -105,7 +107,8 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError`] names what is in the way; nothing runs then.
-    pub async fn start(home: HomeLock, config: Config, keys: Keys) -> Result<Self, StartError> {
+    pub async fn start(home: HomeLock, config: (Config, Vec<Setting>), keys: Keys) -> Result<Self, StartError> {
+        let (config, settings) = config;
         let secret = identity::secret(&keys);
         let key = identity::keypair(&secret).ok_or(StartError::Identity)?;
         let (wallet, wallet_events) = open_wallet(&home, &config, keys).await?;
@@ -124,7 +127,8 @@ impl Node {
         );
         let shop = Arc::new(shop.await?);
         let buyer = Arc::new(Buyer::new(Arc::clone(&driver), net.clone(), &home.home().outboards()));
-        let node = Self { home, config, driver, net, shop, buyer, started: now(), stopping, tasks: TaskTracker::new() };
+        let (started, tasks) = (now(), TaskTracker::new());
+        let node = Self { home, config, settings, driver, net, shop, buyer, started, stopping, tasks };
         node.spawn_tasks(service::all(&shelf), events, wallet_events);
         Ok(node)
     }

@@ -17,7 +17,7 @@ use super::{Done, Verb, answer};
 use crate::api::{Listener, serve};
 use crate::cli::prompt::{self, Passphrase};
 use crate::cli::screen::Screen;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, Setting};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, HomeLock, LockError};
 use crate::node::{Node, StartError};
@@ -88,16 +88,16 @@ pub(crate) fn perform(args: &Args, verbose: u8, home: &Home, screen: &mut Screen
     }
     home.create().map_err(Failure::system)?;
     let lock = home.lock().map_err(taken)?;
-    let (config, _) = Config::load(&home.config_file(), args.flags(verbose), |name| std::env::var(name).ok())
+    let config = Config::load(&home.config_file(), args.flags(verbose), |name| std::env::var(name).ok())
         .map_err(|e| Failure::usage("config", e))?;
-    start_log(&config.log)?;
+    start_log(&config.0.log)?;
     let passphrase = prompt::passphrase(args.passphrase_file.as_deref(), Passphrase::Known)?;
     let keys = SeedFile::open(&home.seed(), &passphrase).map_err(shut)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::system)?;
     runtime.block_on(run(lock, config, keys, screen))
 }
 
-async fn run(lock: HomeLock, config: Config, keys: Keys, screen: &mut Screen) -> Result<(), Failure> {
+async fn run(lock: HomeLock, config: (Config, Vec<Setting>), keys: Keys, screen: &mut Screen) -> Result<(), Failure> {
     let told_to_stop = told_to_stop().map_err(Failure::system)?;
     tokio::pin!(told_to_stop);
     let listener = Listener::bind(&lock).map_err(Failure::system)?;

@@ -6,18 +6,49 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// What flags say, by key; a key without values is not said.
 pub type Flags = BTreeMap<&'static str, Vec<String>>;
 
-/// Where the value of each key came from; a key that is missing has its default.
-pub type Origins = BTreeMap<&'static str, Origin>;
+/// A setting as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key in the file.
+    pub key: &'static str,
+    /// Its value, in a form that the file takes, too.
+    pub value: Value,
+    /// Where that came from.
+    pub origin: Origin,
+}
+
+/// The value of a setting as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// One value; nothing where neither a source nor the default says any.
+    One(Option<String>),
+    /// Any number of values.
+    Many(Vec<String>),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(value) => f.write_str(value.as_deref().unwrap_or("-")),
+            Self::Many(values) if values.is_empty() => f.write_str("-"),
+            Self::Many(values) => f.write_str(&values.join(", ")),
+        }
+    }
+}
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
+    /// No source says anything.
+    Default,
     /// A flag of the command line.
     Flag,
     /// This environment variable.
@@ -34,6 +65,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Default => f.write_str("the default"),
             Self::Flag => f.write_str("the command line"),
             Self::Env(name) => f.write_str(name),
             Self::File { path, line } => write!(f, "{} line {line}", path.display()),
@@ -95,8 +127,7 @@ pub(super) struct Layers<E> {
     flags: Flags,
     env: E,
     file: BTreeMap<String, Written>,
-    taken: Vec<&'static str>,
-    origins: Origins,
+    settings: Vec<Setting>,
 }
 
 impl<E: Fn(&str) -> Option<String>> Layers<E> {
@@ -119,23 +150,89 @@ impl<E: Fn(&str) -> Option<String>> Layers<E> {
                 return Err(ConfigError::Syntax { origin, reason: e.message().to_owned() });
             }
         }
-        Ok(Self { flags, env, file, taken: Vec::new(), origins: Origins::new() })
+        Ok(Self { flags, env, file, settings: Vec::new() })
+    }
+
+    /// The single value of `key`: the first source's that has it, else `default`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] when it is a list or `parse` refuses it.
+    pub(super) fn one<T: fmt::Display, P: fmt::Display>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        parse: impl Fn(&str) -> Result<T, P>,
+    ) -> Result<T, ConfigError> {
+        let (value, origin) = self.single(key, parse)?.unwrap_or((default, Origin::Default));
+        self.settings.push(Setting { key, value: Value::One(Some(value.to_string())), origin });
+        Ok(value)
     }
 
     /// The single value of `key`, where any source has it.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] when it is a list or `parse` refuses it.
-    pub(super) fn one<T, P: fmt::Display>(
+    /// As [`Layers::one`].
+    pub(super) fn maybe<T: fmt::Display, P: fmt::Display>(
         &mut self,
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, P>,
     ) -> Result<Option<T>, ConfigError> {
+        let (value, origin) = self.single(key, parse)?.map_or((None, Origin::Default), |(value, at)| (Some(value), at));
+        self.settings.push(Setting { key, value: Value::One(value.as_ref().map(T::to_string)), origin });
+        Ok(value)
+    }
+
+    /// The values of `key`: the first source's that has any, else `default`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] with the first that `parse` refuses.
+    pub(super) fn list<T: fmt::Display, P: fmt::Display>(
+        &mut self,
+        key: &'static str,
+        default: Vec<T>,
+        parse: impl Fn(&str) -> Result<T, P>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let split = |text: String| text.split(',').map(|part| part.trim().to_owned()).collect();
+        let (values, origin) = match self.take(key, split) {
+            Some(Written { values, origin }) => {
+                let parsed = values.iter().map(|value| parse_at(key, value, &origin, &parse));
+                (parsed.collect::<Result<_, _>>()?, origin)
+            }
+            None => (default, Origin::Default),
+        };
+        self.settings.push(Setting { key, value: Value::Many(values.iter().map(T::to_string).collect()), origin });
+        Ok(values)
+    }
+
+    /// All settings in the order in which they were asked for, once all are.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unknown`] for the first line of the file that nobody took.
+    pub(super) fn finish(self) -> Result<Vec<Setting>, ConfigError> {
+        let Self { file, settings, .. } = self;
+        let line = |written: &Written| match &written.origin {
+            Origin::File { line, .. } => *line,
+            Origin::Default | Origin::Flag | Origin::Env(_) => 0,
+        };
+        match file.into_iter().min_by_key(|(_, written)| line(written)) {
+            Some((key, Written { origin, .. })) => {
+                let known = settings.iter().map(|setting| setting.key).collect();
+                Err(ConfigError::Unknown { origin, key, known })
+            }
+            None => Ok(settings),
+        }
+    }
+
+    fn single<T, P: fmt::Display>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, P>,
+    ) -> Result<Option<(T, Origin)>, ConfigError> {
         let Some(Written { values, origin }) = self.take(key, |text| vec![text]) else {
             return Ok(None);
         };
         match values.as_slice() {
-            [value] => parse_at(key, value, &origin, parse).map(Some),
+            [value] => Ok(Some((parse_at(key, value, &origin, parse)?, origin))),
             _ => {
                 let reason = "one value is expected".to_owned();
                 Err(ConfigError::Value { origin, key, value: values.join(", "), reason })
@@ -143,50 +240,15 @@ impl<E: Fn(&str) -> Option<String>> Layers<E> {
         }
     }
 
-    /// The values of `key`, where any source has it.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`] with the first that `parse` refuses.
-    pub(super) fn list<T, P: fmt::Display>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&str) -> Result<T, P>,
-    ) -> Result<Option<Vec<T>>, ConfigError> {
-        let split = |text: String| text.split(',').map(|part| part.trim().to_owned()).collect();
-        let Some(Written { values, origin }) = self.take(key, split) else {
-            return Ok(None);
-        };
-        values.iter().map(|value| parse_at(key, value, &origin, &parse)).collect::<Result<_, _>>().map(Some)
-    }
-
-    /// Where the values came from, once all keys are taken.
-    ///
-    /// # Errors
-    /// [`ConfigError::Unknown`] for the first line of the file that nobody took.
-    pub(super) fn finish(self) -> Result<Origins, ConfigError> {
-        let Self { file, taken: known, origins, .. } = self;
-        let line = |written: &Written| match &written.origin {
-            Origin::File { line, .. } => *line,
-            Origin::Flag | Origin::Env(_) => 0,
-        };
-        match file.into_iter().min_by_key(|(_, written)| line(written)) {
-            Some((key, Written { origin, .. })) => Err(ConfigError::Unknown { origin, key, known }),
-            None => Ok(origins),
-        }
-    }
-
     fn take(&mut self, key: &'static str, split: impl Fn(String) -> Vec<String>) -> Option<Written> {
-        self.taken.push(key);
         let in_file = self.file.remove(key);
         let flag = self.flags.remove(key).filter(|values| !values.is_empty());
         let variable = format!("PEDLAR_{}", key.replace('.', "_").to_uppercase());
-        let written = match (flag, (self.env)(&variable)) {
-            (Some(values), _) => Written { values, origin: Origin::Flag },
-            (None, Some(text)) => Written { values: split(text), origin: Origin::Env(variable) },
-            (None, None) => in_file?,
-        };
-        self.origins.insert(key, written.origin.clone());
-        Some(written)
+        match (flag, (self.env)(&variable)) {
+            (Some(values), _) => Some(Written { values, origin: Origin::Flag }),
+            (None, Some(text)) => Some(Written { values: split(text), origin: Origin::Env(variable) }),
+            (None, None) => in_file,
+        }
     }
 }
 

@@ -1,11 +1,15 @@
 use super::*;
 
-fn load(file: &str, flags: Flags, env: &[(&str, &str)]) -> Result<(Config, Origins), ConfigError> {
+fn load(file: &str, flags: Flags, env: &[(&str, &str)]) -> Result<(Config, Vec<Setting>), ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.toml");
     std::fs::write(&path, file).unwrap();
     let lookup = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
     Config::load(&path, flags, lookup)
+}
+
+fn setting<'a>(settings: &'a [Setting], key: &str) -> &'a Setting {
+    settings.iter().find(|setting| setting.key == key).unwrap()
 }
 
 fn error(file: &str) -> String {
@@ -14,12 +18,12 @@ fn error(file: &str) -> String {
 
 #[test]
 fn everything_has_a_default() {
-    let (config, origins) = Config::load(Path::new("/nowhere/config.toml"), Flags::new(), |_| None).unwrap();
+    let (config, settings) = Config::load(Path::new("/nowhere/config.toml"), Flags::new(), |_| None).unwrap();
     assert_eq!(config.network, Network::Signet);
     assert_eq!(config.listen.len(), 2);
     assert_eq!((config.credit.grant, config.credit.cap.floor_sat()), (Msat::ZERO, 100_000));
     assert_eq!((config.fees.max_sat_vb, config.limits.max_window), (100, MAX_WINDOW));
-    assert!(origins.is_empty());
+    assert!(settings.iter().all(|setting| setting.origin == Origin::Default));
 }
 
 #[test]
@@ -27,12 +31,32 @@ fn a_flag_beats_the_environment_beats_the_file() {
     let file = "min_topup_sat = 1\nlog = \"warn\"\n\n[fees]\nmax_sat_vb = 7\n";
     let flags = Flags::from([("min_topup_sat", vec!["3".to_owned()]), ("listen", Vec::new())]);
     let env = [("PEDLAR_MIN_TOPUP_SAT", "2"), ("PEDLAR_LOG", "debug")];
-    let (config, origins) = load(file, flags, &env).unwrap();
+    let (config, settings) = load(file, flags, &env).unwrap();
     assert_eq!((config.min_topup_sat, config.log.as_str(), config.fees.max_sat_vb), (3, "debug", 7));
-    assert_eq!(origins["min_topup_sat"], Origin::Flag);
-    assert_eq!(origins["log"], Origin::Env("PEDLAR_LOG".to_owned()));
-    assert!(matches!(origins["fees.max_sat_vb"], Origin::File { line: 5, .. }));
-    assert!(!origins.contains_key("listen"), "a flag that was not given says nothing");
+    let from = |key| &setting(&settings, key).origin;
+    assert_eq!(*from("min_topup_sat"), Origin::Flag);
+    assert_eq!(*from("log"), Origin::Env("PEDLAR_LOG".to_owned()));
+    assert!(matches!(from("fees.max_sat_vb"), Origin::File { line: 5, .. }));
+    assert_eq!(*from("listen"), Origin::Default, "a flag that was not given says nothing");
+    assert_eq!(setting(&settings, "fees.max_sat_vb").value.to_string(), "7");
+}
+
+#[test]
+fn what_is_shown_can_be_written_into_the_file() {
+    let lookup = |name: &str| (name == "PEDLAR_BOOTSTRAP").then(|| "/ip4/127.0.0.1/tcp/1,/ip6/::1/tcp/2".to_owned());
+    let (config, settings) = Config::load(Path::new("/nowhere"), Flags::new(), lookup).unwrap();
+    let written = settings.iter().filter_map(|setting| match &setting.value {
+        Value::One(value) => Some(format!("{} = {:?}\n", setting.key, value.as_ref()?)),
+        Value::Many(values) => Some(format!("{} = {values:?}\n", setting.key)),
+    });
+    let (again, settings) = load(&written.collect::<String>(), Flags::new(), &[]).unwrap();
+    assert_eq!(again, config);
+    let said = |setting: &&Setting| matches!(setting.origin, Origin::File { .. });
+    assert_eq!(
+        settings.iter().filter(said).count(),
+        settings.len() - 1,
+        "all but the network's id, which has no default"
+    );
 }
 
 #[test]

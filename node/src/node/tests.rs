@@ -26,7 +26,7 @@ async fn start(dir: &Path, words: &Words) -> Node {
     let text = "network = \"regtest\"\nnetwork_id = \"0a1b2c3d\"\nelectrum = [\"tcp://127.0.0.1:1\"]\n\
                 listen = [\"/ip4/127.0.0.1/tcp/0\"]\n";
     std::fs::write(home.config_file(), text).unwrap();
-    let (config, _) = Config::load(&home.config_file(), Flags::default(), |_| None).unwrap();
+    let config = Config::load(&home.config_file(), Flags::default(), |_| None).unwrap();
     Node::start(home.lock().unwrap(), config, words.keys()).await.unwrap()
 }
 
