@@ -107,7 +107,7 @@ pub struct Pool {
     pub realised: Msat,
     /// Given away for good.
     pub lost: Msat,
-    /// Sent and not signed for, let go because it is little.
+    /// Sent and not signed for, let go because it is little; and what was signed for since and not paid.
     pub outstanding: Msat,
     /// Given away in the last 24 h.
     pub given_today: Msat,

@@ -153,18 +153,20 @@ pub struct View {
     pub tip_height: u64,
 }
 
-/// Compares the seller's view of an account with the buyer's: `spent` always, `paid` at equal tip height.
-///
-/// # Errors
-/// The first [`Disagreement`].
-pub fn audit_ledgers(seller: View, buyer: View) -> Result<(), Disagreement> {
-    if seller.tab.spent != buyer.tab.spent {
-        return Err(Disagreement::Spent { seller: seller.tab.spent, buyer: buyer.tab.spent });
+impl View {
+    /// Compares the seller's view of an account with the buyer's: `spent` always, `paid` at equal tip height.
+    ///
+    /// # Errors
+    /// The first [`Disagreement`].
+    pub fn agrees_with(self, buyer: Self) -> Result<(), Disagreement> {
+        if self.tab.spent != buyer.tab.spent {
+            return Err(Disagreement::Spent { seller: self.tab.spent, buyer: buyer.tab.spent });
+        }
+        if self.tip_height == buyer.tip_height && self.tab.paid != buyer.tab.paid {
+            return Err(Disagreement::Paid { seller: self.tab.paid, buyer: buyer.tab.paid });
+        }
+        Ok(())
     }
-    if seller.tip_height == buyer.tip_height && seller.tab.paid != buyer.tab.paid {
-        return Err(Disagreement::Paid { seller: seller.tab.paid, buyer: buyer.tab.paid });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

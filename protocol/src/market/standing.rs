@@ -90,11 +90,13 @@ impl Market {
         let sold = self.accounts().filter(|(_, direction, _)| *direction == Direction::Sold);
         sold.fold(Pool::default(), |pool, (_, _, account)| {
             let stranger = self.line_of(account, now) == Msat::ZERO;
-            let tails = if stranger { account.tails() } else { Msat::ZERO };
+            // Signing for a tail later turns it into a debt, which is no less outstanding.
+            let outstanding = account.tails().saturating_add(account.tab().debt());
+            let outstanding = if stranger { outstanding } else { Msat::ZERO };
             Pool {
                 realised: pool.realised.saturating_add(account.realised()),
                 lost: pool.lost.saturating_add(account.history().granted()),
-                outstanding: pool.outstanding.saturating_add(tails),
+                outstanding: pool.outstanding.saturating_add(outstanding),
                 given_today: pool.given_today.saturating_add(account.history().granted_today(now)),
             }
         })

@@ -15,7 +15,7 @@ use crate::session::quote::{SignedQuote, SignedReceipt};
 use crate::session::{FIRST_WINDOW, PIPELINED_WANTS};
 
 /// A round: open, have some groups served, drop the stream without a word. Bytes that left for good.
-fn drop_tail(world: &mut World, buyer: usize, wants: usize, served: u64) -> u64 {
+pub(super) fn drop_tail(world: &mut World, buyer: usize, wants: usize, served: u64) -> u64 {
     let Ok(stream) = world.open(buyer) else { return 0 };
     let mut sent = 0;
     for _ in 0..wants {

@@ -179,10 +179,9 @@ impl World {
         assert_eq!(self.sold(buyer).tab(), before.tab());
     }
 
-    /// What must hold at every moment: I1, I2 against the spent totals before, I5's bound.
+    /// What must hold at every moment: the audit, I2 against the spent totals before, I5's bound.
     fn check(&self, spent: &mut [(Msat, Msat)]) {
-        let nodes = std::iter::once(&self.seller).chain(&self.buyers);
-        assert!(nodes.map(|node| node.market.ledger().sum()).all(|sum| sum == 0), "I1");
+        self.audit();
         for (buyer, before) in spent.iter_mut().enumerate() {
             let now = (self.sold(buyer).spent(), self.bought(buyer).spent());
             assert!(now.0 >= before.0 && now.1 >= before.1, "I2: {now:?} after {before:?}");

@@ -12,8 +12,7 @@ use crate::account::{Account, Direction, Entry, OutPoint};
 use crate::content::{Groups, Root, Size};
 use crate::credit::Rules;
 use crate::id::{PayeeId, TopUpId};
-use crate::ledger::{View, audit_ledgers};
-use crate::market::{Goods, Incoming, Market, Outgoing, Terms, TopUpStep};
+use crate::market::{Books, Goods, Incoming, Market, Outgoing, Terms, TopUpStep, WalletBooks, audit_ledgers};
 use crate::money::{Msat, Price};
 use crate::refusal::Refusal;
 use crate::session::quote::SignedQuote;
@@ -267,13 +266,10 @@ impl World {
     }
 
     fn tell(&mut self, coin: Coin) {
-        let depth = if coin.height == 0 { 0 } else { (self.tip + 1 - coin.height).min(FINAL_DEPTH.into()) as u32 };
-        let (outpoint, height) = (OutPoint { txid: coin.id.0, vout: 0 }, coin.height);
-        let fact = Incoming { payee: coin.payee, outpoint, amount_sat: coin.sat, height, depth };
-        self.seller.market.handle_incoming(self.now, fact);
+        let (incoming, outgoing) = self.facts(coin);
+        self.seller.market.handle_incoming(self.now, incoming);
         self.seller.store();
-        let fact = Outgoing { id: coin.id, outpoint, amount_sat: coin.sat, fee_sat: 1, height, depth };
-        self.buyers[coin.buyer].market.handle_outgoing(self.now, fact);
+        self.buyers[coin.buyer].market.handle_outgoing(self.now, outgoing);
         self.buyers[coin.buyer].store();
     }
 
@@ -327,10 +323,41 @@ impl World {
         }
     }
 
+    /// What must hold of each node's books at every moment.
+    pub(super) fn audit(&self) {
+        for node in std::iter::once(&self.seller).chain(&self.buyers) {
+            let wallet = self.wallet(node.id());
+            let books = Books { market: &node.market, wallet: Some(&wallet) };
+            assert_eq!(audit_ledgers(&[books]), []);
+        }
+    }
+
     /// After an exchange both views are equal.
     pub(super) fn check_agreement(&self, buyer: usize) {
-        let view = |account: Account| View { tab: account.tab(), tip_height: self.tip };
-        audit_ledgers(view(self.sold(buyer)), view(self.bought(buyer))).unwrap();
+        let books = [&self.seller, &self.buyers[buyer]].map(|node| Books { market: &node.market, wallet: None });
+        assert_eq!(audit_ledgers(&books), []);
+    }
+
+    /// What the wallet of a node knows.
+    pub(super) fn wallet(&self, node: PeerId) -> WalletBooks {
+        let facts = self.coins.iter().map(|coin| (coin, self.facts(*coin)));
+        let is_seller = node == self.seller.id();
+        let paid =
+            |(coin, (_, fact)): (&Coin, (Incoming, Outgoing))| (self.buyers[coin.buyer].id() == node).then_some(fact);
+        WalletBooks {
+            incoming: facts.clone().filter(|_| is_seller).map(|(_, (fact, _))| fact).collect(),
+            outgoing: facts.filter_map(paid).collect(),
+        }
+    }
+
+    /// Where a payment stands, as the seller's wallet and the buyer's see it.
+    fn facts(&self, coin: Coin) -> (Incoming, Outgoing) {
+        let depth = if coin.height == 0 { 0 } else { (self.tip + 1 - coin.height).min(FINAL_DEPTH.into()) as u32 };
+        let (outpoint, height) = (OutPoint { txid: coin.id.0, vout: 0 }, coin.height);
+        (
+            Incoming { payee: coin.payee, outpoint, amount_sat: coin.sat, height, depth },
+            Outgoing { id: coin.id, outpoint, amount_sat: coin.sat, fee_sat: 1, height, depth },
+        )
     }
 
     /// The receipt for what verified, stored before it leaves.
