@@ -1,5 +1,6 @@
 //! Changes of accounts as rows: the journal keeps the newest of each key, state is the fold of all (STYLE, habit 10).
 
+use bytes::Bytes;
 use libp2p_identity::PeerId;
 use pedlar_proto::v1::{self, entry};
 use prost::Message;
@@ -12,6 +13,9 @@ use crate::session::quote::{SignedQuote, SignedReceipt};
 use crate::settlement::SignedTopUp;
 use crate::time::Timestamp;
 use crate::wire::Signed;
+
+/// Bytes of a row's check: chance makes a damaged row pass once in 2^64.
+const CHECK_LEN: usize = 8;
 
 /// One change of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +59,9 @@ pub enum EntryError {
     /// Not a message of the schema.
     #[error("a journal row can't be decoded")]
     Encoding,
+    /// It is not as it was written: the disk has changed it.
+    #[error("a journal row is not as it was written")]
+    Changed,
     /// A field that is out of its domain.
     #[error("a journal row's {0} is not valid")]
     Field(&'static str),
@@ -137,16 +144,21 @@ impl Entry {
             Direction::Sold => v1::Direction::Sold,
             Direction::Bought => v1::Direction::Bought,
         };
-        v1::Entry { peer: self.peer.to_bytes().into(), direction: direction.into(), change: Some(change) }
-            .encode_to_vec()
+        let peer = self.peer.to_bytes().into();
+        let mut row = v1::Entry { peer, direction: direction.into(), change: Some(change), check: None };
+        row.check = Some(check_of(&row));
+        row.encode_to_vec()
     }
 
-    /// Reads a row of the node `us`. Signatures are checked again: a damaged row is found, not believed.
+    /// Reads a row of the node `us`. Its check and all signatures are checked: a damaged row is found, not believed.
     ///
     /// # Errors
     /// [`EntryError`] says what can't be read.
     pub fn decode(bytes: &[u8], us: &PeerId) -> Result<Self, EntryError> {
-        let wire = v1::Entry::decode(bytes).map_err(|_| EntryError::Encoding)?;
+        let mut wire = v1::Entry::decode(bytes).map_err(|_| EntryError::Encoding)?;
+        if wire.check.take().is_some_and(|check| check != check_of(&wire)) {
+            return Err(EntryError::Changed);
+        }
         let peer = PeerId::from_bytes(&wire.peer).map_err(|_| EntryError::Field("peer"))?;
         let direction = match wire.direction() {
             v1::Direction::Sold => Direction::Sold,
@@ -173,6 +185,12 @@ impl Entry {
         key.extend_from_slice(name);
         key
     }
+}
+
+/// What tells that a row was changed where no signature would: counters, heights, what is not signed yet.
+fn check_of(unchecked: &v1::Entry) -> Bytes {
+    let hash = blake3::hash(&unchecked.encode_to_vec());
+    Bytes::copy_from_slice(hash.as_bytes().first_chunk::<CHECK_LEN>().unwrap_or(&[0; CHECK_LEN]))
 }
 
 fn decode_line(direction: Direction, wire: v1::QuoteLine) -> Result<Line, EntryError> {

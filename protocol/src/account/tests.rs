@@ -217,6 +217,14 @@ fn rows_that_are_no_more_are_named() {
 }
 
 #[test]
+fn rows_of_an_older_program_have_no_check() {
+    let entry = entries().swap_remove(0);
+    let mut bytes = entry.encode();
+    bytes.truncate(bytes.len() - 10);
+    assert_eq!(Entry::decode(&bytes, &peer_id(&key(1))), Ok(entry));
+}
+
+#[test]
 fn a_row_whose_papers_are_another_s_is_damage() {
     let grant = SignedGrant::sign(&peer_id(&key(3)), Msat::new(9), &key(1));
     let change = Change::History(History { grant: Some((grant, NOW)), ..History::default() });
@@ -231,13 +239,13 @@ fn a_row_whose_papers_are_another_s_is_damage() {
 
 proptest! {
     #[test]
-    fn a_damaged_row_is_an_error_or_another_row(which: prop::sample::Index, at: prop::sample::Index, bit in 0..8_u8) {
+    fn a_damaged_row_is_an_error_or_says_the_same(which: prop::sample::Index, at: prop::sample::Index, bit in 0..8_u8) {
         let entry = which.get(&entries()).clone();
         let mut bytes = entry.encode();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         if let Ok(other) = Entry::decode(&bytes, &peer_id(&key(1))) {
-            prop_assert_eq!(Entry::decode(&other.encode(), &peer_id(&key(1))), Ok(other));
+            prop_assert_eq!(other, entry);
         }
     }
 

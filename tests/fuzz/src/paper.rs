@@ -45,7 +45,10 @@ pub fn entry(data: &[u8]) {
     let (seller, buyer) = (peer_id(key(0)), peer_id(key(1)));
     let change = Change::Line(Line::new(Direction::Sold, good_quote(), Timestamp::EPOCH));
     let good = Entry { peer: buyer, direction: Direction::Sold, change };
-    for bytes in [data.to_vec(), [&good.encode(), data].concat()] {
+    // Without its check, which ends the row: else nothing that follows would be looked at.
+    let good = good.encode();
+    let unchecked = &good[..good.len() - 10];
+    for bytes in [data.to_vec(), [unchecked, data].concat()] {
         if let Ok(entry) = Entry::decode(&bytes, &seller) {
             assert_eq!(Entry::decode(&entry.encode(), &seller), Ok(entry));
         }
