@@ -159,6 +159,11 @@ impl Driver {
     ) -> Result<wallet::Payment, wallet::PayError> {
         self.wallet.pay(PaymentId(id.0), address, amount_sat, max_fee_sat).await
     }
+
+    /// Our wallet's payment under a top-up, as it stands: its transaction may have been replaced since it was made.
+    pub(crate) async fn topup_payment(&self, id: TopUpId) -> Option<wallet::Payment> {
+        self.wallet.payment(PaymentId(id.0)).await.ok().flatten()
+    }
 }
 
 fn tell(market: &mut Market, event: WalletEvent) {

@@ -17,6 +17,7 @@ mod offers;
 mod purchase;
 mod reorg;
 mod secrets;
+mod servers;
 mod swarm_of_sellers;
 mod wallet;
 

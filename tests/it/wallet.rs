@@ -130,7 +130,8 @@ async fn what_was_signed_is_sent_after_a_crash() {
     let id = PaymentId([2; 32]);
 
     world.server.pause();
-    let is_down = async |wallet: &WalletHandle| matches!(wallet.status().borrow().server, ServerState::Down { .. });
+    let is_down =
+        async |wallet: &WalletHandle| matches!(wallet.status().borrow().servers[0].state, ServerState::Down(_));
     until("the wallet notices", async || is_down(&payer).await).await;
     let start = Instant::now();
     let payment = payer.pay(id, to.clone(), 50_000, 1_000).await.unwrap();
@@ -259,10 +260,8 @@ async fn another_chain_is_recognised() {
     until("the chain is known", async || wallet.block_1().await.unwrap() == one.chain.block_hash(1)).await;
     wallet.shutdown().await;
     let (wallet, _events) = WalletHandle::open(other.config(&one.dir.path().join("wallet")), words.keys()).unwrap();
-    let refused = async || match &wallet.status().borrow().server {
-        ServerState::Down { reason: ServerFault::OtherChain { expected, .. }, .. } => {
-            Some(*expected) == one.chain.block_hash(1)
-        }
+    let refused = async || match &wallet.status().borrow().servers[0].state {
+        ServerState::Down(ServerFault::OtherChain { expected, .. }) => Some(*expected) == one.chain.block_hash(1),
         _ => false,
     };
     until("the server is refused", refused).await;

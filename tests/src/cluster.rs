@@ -99,11 +99,26 @@ impl World {
         self.node_with(name, "").await
     }
 
+    /// A new node that is up and asks these Electrum servers.
+    pub async fn node_asking(&self, name: &str, servers: &[String]) -> Peer {
+        let home = self.made_home(name, "").await;
+        let file = home.dir.join("config.toml");
+        let config = std::fs::read_to_string(&file).expect("a config");
+        let one = format!("electrum = [{:?}]", self.electrum.url());
+        assert!(config.contains(&one), "{config}");
+        std::fs::write(&file, config.replace(&one, &format!("electrum = {servers:?}"))).expect("another config");
+        self.start(home).await
+    }
+
     /// A new node that is up, with `settings` at the end of its `config.toml`.
     pub async fn node_with(&self, name: &str, settings: &str) -> Peer {
-        let home = self.made_home(name, settings).await;
+        self.start(self.made_home(name, settings).await).await
+    }
+
+    async fn start(&self, home: Home) -> Peer {
+        let name = home.name.clone();
         let port = free_port();
-        let node = Node::start(home.clone(), port, &self.entrance()).await.expect(name);
+        let node = Node::start(home.clone(), port, &self.entrance()).await.expect(&name);
         let mut entrance = self.entrance.lock().expect("no panic");
         if entrance.is_empty() {
             entrance.clone_from(&node.listen);

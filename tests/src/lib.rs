@@ -6,6 +6,7 @@
 //! | [`dice`] | chance that can be had again |
 //! | [`disk`] | disks that fill up |
 //! | [`hostile`] | peers that speak our protocols by hand, and not always as agreed |
+//! | [`lying_electrum`] | an Electrum server that lies when it is told to |
 //! | [`journal`] | what a node has written down, as it finds it after a power cut |
 //!
 //! **Invariant:** a story waits for what it needs and never for a time; what it waits for comes within [`PATIENCE`] or
@@ -18,3 +19,4 @@ pub mod dice;
 pub mod disk;
 pub mod hostile;
 pub mod journal;
+pub mod lying_electrum;

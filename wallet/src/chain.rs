@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use bdk_wallet::chain::spk_client::SyncRequest;
 use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
-use bdk_wallet::{KeychainKind, Update, Wallet};
+use bdk_wallet::{KeychainKind, Update, Wallet, WalletTx};
 use bitcoin::{Amount, BlockHash, Transaction, Txid};
 
 use crate::events::EventKey;
+use crate::handle::HistoryEntry;
 use crate::payments::{changed_payments, write_state};
 use crate::state::{State, StoreError};
 use crate::watch::write_incoming;
 
 /// The highest tip believed: two centuries of blocks. (From 500,000,000 a lock time is a date, and libraries panic.)
-const MAX_HEIGHT: u32 = 10_000_000;
+pub(crate) const MAX_HEIGHT: u32 = 10_000_000;
 
 /// A snapshot of the tip and of where each valid transaction of the wallet stands.
 pub(crate) struct View<'a> {
@@ -162,6 +163,30 @@ impl State {
         let again: Vec<_> = live.iter().filter_map(again).collect();
         self.wallet.apply_unconfirmed_txs(again);
         Ok(())
+    }
+
+    /// All transactions that the wallet believes in, in no order.
+    pub(crate) fn history(&self) -> Result<Vec<HistoryEntry>, StoreError> {
+        let mut paid = self.paid_by()?;
+        let entry = |tx: WalletTx<'_>| {
+            let (sent, received) = self.wallet.sent_and_received(&tx.tx_node.tx);
+            let (height, time_s) = match tx.chain_position {
+                ChainPosition::Confirmed { anchor, .. } => {
+                    (Some(anchor.block_id.height), Some(anchor.confirmation_time))
+                }
+                ChainPosition::Unconfirmed { first_seen, .. } => (None, first_seen),
+            };
+            HistoryEntry {
+                txid: tx.tx_node.txid,
+                received_sat: received.to_sat(),
+                sent_sat: sent.to_sat(),
+                fee_sat: self.wallet.calculate_fee(&tx.tx_node.tx).ok().map(|fee| fee.to_sat()),
+                height,
+                time_ms: time_s.map(|s| s.saturating_mul(1000)),
+                payments: paid.remove(&tx.tx_node.txid).unwrap_or_default(),
+            }
+        };
+        Ok(self.wallet.transactions().map(entry).collect())
     }
 }
 

@@ -21,6 +21,7 @@ use electrum_client::raw_client::RawClient;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
+use crate::chain::MAX_HEIGHT;
 use pin::PinVerifier;
 use stream::{Budget, LineLimit, TimedSocket};
 
@@ -122,6 +123,12 @@ impl Server {
         }
     }
 
+    /// How high the server's chain is.
+    fn tip(&self) -> Result<u32, ServerFault> {
+        let tip = self.job(|client| client.inner.block_headers_subscribe())?;
+        u32::try_from(tip.height).ok().filter(|&height| height <= MAX_HEIGHT).ok_or(ServerFault::Misbehaved)
+    }
+
     /// Forgets cached headers and proofs and remembers only `txs`, for after a reorganisation.
     fn forget(self, txs: Vec<Arc<Transaction>>) -> Self {
         let client = BdkElectrumClient::new(self.client.inner);
@@ -204,6 +211,10 @@ pub enum ServerFault {
     OtherChain { expected: BlockHash, found: BlockHash },
     #[error("its chain has no block but the first: mine one")]
     EmptyChain,
+    #[error("it is {blocks} blocks behind")]
+    Behind { blocks: u32 },
+    #[error("it took a payment and doesn't list it")]
+    Omits,
     #[error("it refused a request")]
     Refused,
     #[error("it broke the protocol, or the bounds set to it")]

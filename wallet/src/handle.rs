@@ -55,8 +55,9 @@ pub struct WalletStatus {
     pub pending_sat: u64,
     /// Amounts and fees of payments that are signed and in no block yet; in neither of the above.
     pub reserved_sat: u64,
-    pub server: ServerState,
-    /// When the server last told everything, in ms since the epoch.
+    /// In the order of the configuration; one of them is in use, or is connected to.
+    pub servers: Vec<ServerStatus>,
+    /// When a server last told everything, in ms since the epoch.
     pub synced_at_ms: Option<u64>,
     /// The chain is still being searched for the coins of restored words.
     pub restoring: bool,
@@ -64,21 +65,28 @@ pub struct WalletStatus {
     pub unwritten: Option<String>,
 }
 
-/// How things stand with the server.
+/// A server as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerStatus {
+    pub url: ServerUrl,
+    pub state: ServerState,
+    /// Since when it is in this state, in ms since the epoch; `None` until it was tried.
+    pub since_ms: Option<u64>,
+    /// The height of its chain, as it last said.
+    pub tip: Option<u32>,
+}
+
+/// How things stand with a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerState {
-    /// Not tried yet.
+    /// The first one, at the start.
     Connecting,
-    Up {
-        server: ServerUrl,
-        since_ms: u64,
-    },
-    /// Tried again in at most half a minute, with the next one if several are configured.
-    Down {
-        server: ServerUrl,
-        since_ms: u64,
-        reason: ServerFault,
-    },
+    /// In use.
+    Up,
+    /// Used when the one in use fails.
+    Standby,
+    /// Set aside, and tried again in at most half a minute.
+    Down(ServerFault),
 }
 
 /// A transaction of the wallet.

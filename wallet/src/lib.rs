@@ -46,7 +46,9 @@ pub use bitcoin::Txid;
 pub use addresses::{ADDRESS_HOLD, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
 pub use electrum::{Fingerprint, FingerprintError, ServerFault, ServerUrl, UrlError};
 pub use events::WalletEvent;
-pub use handle::{Closed, HistoryEntry, ReadError, ServerState, WalletConfig, WalletHandle, WalletStatus};
+pub use handle::{
+    Closed, HistoryEntry, ReadError, ServerState, ServerStatus, WalletConfig, WalletHandle, WalletStatus,
+};
 pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, SeedFile, Words, WordsError};
 pub use network::{Network, ParseAddressError, bip21};
 pub use payments::{Bump, BumpError, MAX_BATCH, Paid, PayError, Payment, PaymentId, PaymentState, Terms};

@@ -9,7 +9,7 @@ use pedlar_protocol::market::Market;
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::offer::Service;
 use pedlar_protocol::time::Timestamp;
-use pedlar_wallet::{ServerState, ServerUrl, WalletStatus};
+use pedlar_wallet::{ServerState, ServerStatus, WalletStatus};
 use serde::{Deserialize, Serialize};
 
 use super::up::reachable;
@@ -45,6 +45,8 @@ pub(crate) struct Status {
     /// Height of the newest block known.
     tip: u32,
     servers: Vec<Server>,
+    /// Only one is configured: nobody contradicts it.
+    single_server: bool,
     /// The chain is still being searched for the coins of restored words.
     restoring: bool,
     /// Connected peers.
@@ -80,6 +82,9 @@ struct Server {
     state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
+    /// The height of its chain, as it last said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tip: Option<u32>,
     /// Why it is down, in our words.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -129,7 +134,8 @@ impl Verb for Args {
         for server in &status.servers {
             let reason = server.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let since = server.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
-            fact("server", format!("{} {}{since}{reason}", server.url, server.state.as_str()))?;
+            let single = if status.single_server { " (single server)" } else { "" };
+            fact("server", format!("{} {}{since}{single}{reason}", server.url, server.state.as_str()))?;
         }
         if status.restoring {
             fact("wallet", "is searching the chain for the coins of the restored words".to_owned())?;
@@ -173,7 +179,8 @@ fn status(node: &Node, market: &Market, wallet: &WalletStatus, peers: usize, now
         started: node.started.to_string(),
         listen: reachable(node),
         tip: wallet.tip_height,
-        servers: servers(&node.config.electrum, &wallet.server),
+        single_server: wallet.servers.len() == 1,
+        servers: wallet.servers.iter().map(server).collect(),
         restoring: wallet.restoring,
         peers,
         offers: market.book().live(now).count(),
@@ -197,20 +204,15 @@ fn alerts(node: &Node, wallet: &WalletStatus) -> Vec<Alert> {
     journal.into_iter().chain(wallet).map(alert).collect()
 }
 
-fn servers(configured: &[ServerUrl], current: &ServerState) -> Vec<Server> {
-    let server = |(place, url): (usize, &ServerUrl)| {
-        let (state, since_ms, reason) = match current {
-            ServerState::Up { server, since_ms } if server == url => (State::Up, Some(*since_ms), None),
-            ServerState::Down { server, since_ms, reason } if server == url => {
-                (State::Down, Some(*since_ms), Some(reason.to_string()))
-            }
-            ServerState::Connecting if place == 0 => (State::Connecting, None, None),
-            ServerState::Up { .. } | ServerState::Down { .. } | ServerState::Connecting => (State::Standby, None, None),
-        };
-        let since = since_ms.map(|ms| Timestamp::from_ms(ms).to_string());
-        Server { url: url.to_string(), state, since, reason }
+fn server(status: &ServerStatus) -> Server {
+    let (state, reason) = match &status.state {
+        ServerState::Up => (State::Up, None),
+        ServerState::Standby => (State::Standby, None),
+        ServerState::Connecting => (State::Connecting, None),
+        ServerState::Down(fault) => (State::Down, Some(fault.to_string())),
     };
-    configured.iter().enumerate().map(server).collect()
+    let since = status.since_ms.map(|ms| Timestamp::from_ms(ms).to_string());
+    Server { url: status.url.to_string(), state, since, tip: status.tip, reason }
 }
 
 fn selling(market: &Market) -> Option<Selling> {

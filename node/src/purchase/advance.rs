@@ -139,10 +139,9 @@ pub(crate) async fn top_up(
     let mut paid = ToppedUp::default();
     match driver.pay_topup(id, address.clone(), amount_sat, max_fee_sat).await {
         Ok(payment) => {
-            let txid = payment.txid.map(|txid| txid.to_string()).unwrap_or_default();
-            let fee_sat = payment.fee_sat.unwrap_or(0);
-            tell(PaymentNews::Paid { txid: txid.clone(), amount_sat, fee_sat, address: address.to_string() });
-            paid = ToppedUp { txid: Some(txid), fee_sat };
+            paid = ToppedUp::of(&payment);
+            let (txid, fee_sat) = (paid.txid.clone().unwrap_or_default(), paid.fee_sat);
+            tell(PaymentNews::Paid { txid, amount_sat, fee_sat, address: address.to_string() });
         }
         Err(PayError::Short { .. }) if ask_others => {
             let amount = bitcoin::Amount::from_sat(amount_sat);
@@ -155,7 +154,13 @@ pub(crate) async fn top_up(
         counted = until_credited(driver, net, seller, addrs, id) => tell(PaymentNews::Credited { paid: counted? }),
         () = stop.cancelled() => return Err(PaymentFailure::NotConfirmed),
     }
-    Ok(paid)
+    Ok(driver.topup_payment(id).await.map_or(paid, |payment| ToppedUp::of(&payment)))
+}
+
+impl ToppedUp {
+    fn of(payment: &pedlar_wallet::Payment) -> Self {
+        Self { txid: payment.txid.map(|txid| txid.to_string()), fee_sat: payment.fee_sat.unwrap_or(0) }
+    }
 }
 
 /// Waits until a payment under the top-up counts, in our books and in the seller's.

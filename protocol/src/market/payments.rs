@@ -196,11 +196,18 @@ impl Market {
         self.stage_consequences(buyer, Direction::Sold, now);
     }
 
-    /// Our wallet has made a payment, in whatever state: the newest fact replaces the older one.
+    /// Our wallet has made a payment, in whatever state: the newest fact replaces the older one, also where another
+    /// transaction makes the payment now. What made it before counts no more, and is known as ours for ever.
     pub fn handle_outgoing(&mut self, now: Timestamp, fact: Outgoing) {
         let Some((seller, line)) = self.topup_bought(&fact.id) else {
             return;
         };
+        let before = |old: &&Payment| old.ours && old.topup == fact.id && old.outpoint != fact.outpoint;
+        let account = self.account(&seller, Direction::Bought);
+        let before = account.map(|account| account.payments().filter(before).cloned().collect::<Vec<_>>());
+        for old in before.unwrap_or_default() {
+            self.put_payment(seller, Direction::Bought, Payment { height: 0, depth: 0, ..old });
+        }
         let payment = Payment {
             outpoint: fact.outpoint,
             topup: fact.id,

@@ -33,6 +33,12 @@ pub(crate) enum Job {
     Scan(FullScanRequest<KeychainKind>),
     Broadcast(Arc<Transaction>),
     EstimateFee,
+    /// Connect to another server, for as long as it takes to see how high its chain is and to give it these.
+    Visit {
+        url: ServerUrl,
+        expected: Expected,
+        send: Vec<Arc<Transaction>>,
+    },
     /// Keep the connection alive and learn of new blocks.
     Ping,
 }
@@ -40,7 +46,11 @@ pub(crate) enum Job {
 /// What came of a job.
 pub(crate) enum Outcome {
     Connected(Greeting),
-    Synced(SyncResponse),
+    Synced {
+        response: SyncResponse,
+        /// The height of the server's chain.
+        tip: u32,
+    },
     Scanned(FullScanResponse<KeychainKind>),
     /// `accepted` is false when the server refused, which it also does for a transaction that it has.
     Broadcast {
@@ -48,6 +58,11 @@ pub(crate) enum Outcome {
         accepted: bool,
     },
     Fee(Option<FeeRate>),
+    Visited {
+        greeting: Greeting,
+        tip: u32,
+        taken: Vec<Txid>,
+    },
     Ponged {
         new_block: bool,
     },
@@ -64,17 +79,17 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Starts the line thread; it unparks `owner` after each job.
+    /// Starts a line thread of this name; it unparks `owner` after each job.
     ///
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub(crate) fn open(owner: Thread) -> io::Result<Self> {
+    pub(crate) fn open(name: &str, owner: Thread) -> io::Result<Self> {
         let (jobs, to_do) = sync_channel::<Job>(ONE);
         let (done, outcomes) = sync_channel(ONE);
         let socket = Arc::new(Mutex::new(Socket::None));
         let hook = socket.clone();
-        thread::Builder::new().name("pedlar-line".into()).spawn(move || {
+        thread::Builder::new().name(name.into()).spawn(move || {
             let mut worker = Worker { server: None, hook };
             for job in to_do {
                 let outcome = worker.run(job);
@@ -154,7 +169,16 @@ impl Worker {
                 self.server = self.server.take().map(|server| server.forget(known));
                 self.attempt(Job::Sync(request))
             }
-            Job::Sync(request) => self.server()?.job(|c| c.sync(request, BATCH, false)).map(Outcome::Synced),
+            Job::Sync(request) => {
+                let server = self.server()?;
+                let tip = server.tip()?;
+                let response = server.job(|c| c.sync(request, BATCH, false))?;
+                // It names a height, and has no headers up to there.
+                if response.chain_update.as_ref().is_some_and(|chain| chain.height() < tip) {
+                    return Err(ServerFault::Misbehaved);
+                }
+                Ok(Outcome::Synced { response, tip })
+            }
             Job::Scan(request) => {
                 self.server()?.job(|c| c.full_scan(request, usize::MAX, BATCH, false)).map(Outcome::Scanned)
             }
@@ -165,6 +189,18 @@ impl Worker {
                     Err(ServerFault::Refused) => Ok(Outcome::Broadcast { txid, accepted: false }),
                     Err(fault) => Err(fault),
                 }
+            }
+            Job::Visit { url, expected, send } => {
+                let hook = self.hook.clone();
+                let (server, greeting) = Server::connect(&url, &expected, |socket| hang_on(&hook, socket))?;
+                let tip = server.tip()?;
+                let taken = |tx: &Arc<Transaction>| match server.job(|c| c.transaction_broadcast(tx)) {
+                    Ok(txid) => (txid == tx.compute_txid()).then_some(Ok(txid)),
+                    Err(ServerFault::Refused) => None,
+                    Err(fault) => Some(Err(fault)),
+                };
+                let taken = send.iter().filter_map(taken).collect::<Result<_, _>>()?;
+                Ok(Outcome::Visited { greeting, tip, taken })
             }
             Job::EstimateFee => match self.server()?.job(estimate) {
                 Ok(fee) => Ok(Outcome::Fee(fee)),

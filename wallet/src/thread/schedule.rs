@@ -1,6 +1,5 @@
 //! What the line does next: connect, send, search, sync, ask for the fee, ping.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bdk_wallet::KeychainKind;
@@ -9,20 +8,17 @@ use bitcoin::Txid;
 
 use crate::chain::Absorbed;
 use crate::electrum::line::Job;
-use crate::electrum::{Expected, ServerUrl};
-use crate::state::{State, StoreError};
+use crate::electrum::{Expected, ServerFault, ServerUrl};
+use crate::state::{OpenError, State, StoreError};
+use crate::thread::outbox::Outbox;
+use crate::thread::servers::Servers;
 
 /// The least that `poll` is taken for: a server isn't asked in a busy loop.
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
-/// The first wait after a failure; each further one doubles it, up to the longest.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// How often the connection is tried when nothing else goes over it; new blocks are noticed by it.
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// How often the fee is asked for: a block's time is ten minutes, so a minute is fresh.
 const FEE_EVERY: Duration = Duration::from_secs(60);
-/// How long after a payment's transaction was sent, or missed in a sync, it is sent again.
-const RESEND_AFTER: Duration = Duration::from_secs(10);
 /// Addresses without history in a row after which a restore has found everything (MONEY.md 2.5).
 const RESTORE_GAP: u32 = 1000;
 /// Where the search ends whatever the server says: a lie about each address would make it endless.
@@ -32,65 +28,54 @@ const SCAN_STEP: u32 = 100;
 
 /// When which job is due.
 pub(super) struct Schedule {
-    server: ServerUrl,
-    /// Tried in turn when the one in use fails.
-    others: VecDeque<ServerUrl>,
+    pub(super) servers: Servers,
+    outbox: Outbox,
     connected: bool,
-    failures: u32,
     poll: Duration,
-    retry_at: Instant,
     sync_at: Instant,
+    /// When the sync under way was asked for.
+    asked_at: Instant,
     ping_at: Instant,
     fee_at: Instant,
     /// A reorganisation was seen: headers and proofs cached before it are worth nothing.
     resync: bool,
     scan: Option<Scan>,
-    /// Transactions to be sent and when, the oldest payment's first; at most one entry for each live one.
-    outbox: Vec<(Txid, Instant)>,
 }
 
 impl Schedule {
-    pub(super) fn new(
-        server: ServerUrl,
-        others: VecDeque<ServerUrl>,
-        poll: Duration,
-        state: &State,
-    ) -> Result<Self, StoreError> {
-        let now = Instant::now();
+    /// # Errors
+    ///
+    /// [`OpenError::NoServer`] without servers.
+    pub(super) fn new(servers: Vec<ServerUrl>, poll: Duration, state: &State) -> Result<Self, OpenError> {
+        let (now, poll) = (Instant::now(), poll.max(SHORTEST_POLL));
         let live = state.live_transactions()?;
         Ok(Self {
-            server,
-            others,
+            servers: Servers::new(servers, poll, now).ok_or(OpenError::NoServer)?,
+            outbox: Outbox::new(live.iter().map(|tx| tx.compute_txid()), now),
             connected: false,
-            failures: 0,
-            poll: poll.max(SHORTEST_POLL),
-            retry_at: now,
+            poll,
             sync_at: now,
+            asked_at: now,
             ping_at: now,
             fee_at: now,
             resync: false,
             scan: state.is_restoring()?.then(Scan::start),
-            outbox: live.into_iter().map(|tx| (tx.compute_txid(), now)).collect(),
         })
-    }
-
-    /// The server in use, or tried next.
-    pub(super) fn server(&self) -> &ServerUrl {
-        &self.server
     }
 
     /// The job that is due now, if any.
     pub(super) fn next_job(&mut self, state: &State, now: Instant, now_ms: u64) -> Result<Option<Job>, StoreError> {
         if !self.connected {
-            return if now < self.retry_at { Ok(None) } else { self.connect(state).map(Some) };
+            return if now < self.servers.connect_at() { Ok(None) } else { self.connect(state).map(Some) };
         }
-        if let Some(job) = self.next_broadcast(state, now)? {
-            return Ok(Some(job));
+        if let Some(tx) = self.outbox.next_due(state, now)? {
+            return Ok(Some(Job::Broadcast(tx)));
         }
         if let Some(scan) = &self.scan {
             return Ok(Some(scan.job(state, now_ms)));
         }
         if now >= self.sync_at {
+            self.asked_at = now;
             self.ping_at = now + PING_EVERY;
             let request = state.sync_request(now_ms);
             let resync = std::mem::take(&mut self.resync);
@@ -110,34 +95,43 @@ impl Schedule {
         Ok(None)
     }
 
+    /// What the scout does now, if anything: it looks at a server that is not in use.
+    pub(super) fn next_visit(&mut self, state: &State, now: Instant) -> Result<Option<Job>, StoreError> {
+        // The server in use says first which chain this is.
+        if state.block_1()?.is_none() {
+            return Ok(None);
+        }
+        let Some(url) = self.servers.next_visit(now) else { return Ok(None) };
+        let (expected, send) = (expected(&url, state)?, self.outbox.missed(state)?);
+        Ok(Some(Job::Visit { url, expected, send }))
+    }
+
     /// How long nothing is due.
     pub(super) fn idle(&self, now: Instant) -> Duration {
         let next = if self.connected {
-            let sends = self.outbox.iter().map(|&(_, at)| at);
-            sends.chain([self.sync_at, self.ping_at, self.fee_at]).min().unwrap_or(now)
+            let due = [self.outbox.due_at(), Some(self.sync_at), Some(self.ping_at), Some(self.fee_at)];
+            due.into_iter().flatten().min().unwrap_or(now)
         } else {
-            self.retry_at
+            self.servers.connect_at()
         };
+        let next = self.servers.visit_at().map_or(next, |visit| visit.min(next));
         next.saturating_duration_since(now)
     }
 
-    pub(super) fn handle_connected(&mut self) {
+    pub(super) fn handle_connected(&mut self, now: Instant, now_ms: u64) {
         self.connected = true;
+        // What another server said is not news of this one.
+        (self.sync_at, self.fee_at) = (now, now);
+        self.servers.handle_connected(now_ms);
+        self.outbox.handle_connected(now);
     }
 
-    pub(super) fn handle_failed(&mut self, now: Instant) {
-        let wait = FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(LONGEST_RETRY);
-        self.failures = self.failures.saturating_add(1);
+    pub(super) fn handle_failed(&mut self, fault: ServerFault, now: Instant, now_ms: u64) {
         self.connected = false;
-        self.retry_at = now + wait;
-        self.sync_at = self.retry_at;
-        if let Some(next) = self.others.pop_front() {
-            self.others.push_back(std::mem::replace(&mut self.server, next));
-        }
+        self.servers.handle_failed(fault, now, now_ms);
     }
 
     pub(super) fn handle_synced(&mut self, now: Instant) {
-        self.failures = 0;
         self.sync_at = if self.resync { now } else { now + self.poll };
     }
 
@@ -153,12 +147,18 @@ impl Schedule {
         self.scan.is_none()
     }
 
-    pub(super) fn handle_absorbed(&mut self, absorbed: &Absorbed, now: Instant) {
+    /// Takes in what the server lists and what it doesn't.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't list what it took, and another one could take over.
+    pub(super) fn handle_absorbed(&mut self, absorbed: &Absorbed, now: Instant) -> Result<(), ServerFault> {
         self.resync |= absorbed.reorged;
-        self.outbox.retain(|(txid, _)| !absorbed.listed.contains(txid));
-        for &txid in &absorbed.unlisted {
-            self.send_at(txid, now + RESEND_AFTER);
+        if !self.outbox.handle_absorbed(absorbed, self.asked_at) {
+            return Ok(());
         }
+        self.servers.hurry(now);
+        if self.servers.has_spare() { Err(ServerFault::Omits) } else { Ok(()) }
     }
 
     /// News could not be written: whether they were of a reorganisation is not known any more.
@@ -167,41 +167,27 @@ impl Schedule {
         self.sync_at = now + self.poll;
     }
 
-    pub(super) fn handle_sent(&mut self, txid: Txid) {
-        self.outbox.retain(|&(queued, _)| queued != txid);
+    /// The server was given a transaction; when it has to be listed, that is looked at.
+    pub(super) fn handle_given(&mut self, txid: Txid, accepted: bool, now: Instant) {
+        let listed_at = self.outbox.handle_given(txid, accepted, now);
+        self.sync_at = self.sync_at.min(listed_at);
     }
 
     /// Queues a transaction to be sent at once.
     pub(super) fn send_now(&mut self, txid: Txid) {
-        self.send_at(txid, Instant::now());
+        self.outbox.push(txid, Instant::now());
     }
 
-    fn send_at(&mut self, txid: Txid, at: Instant) {
-        if !self.outbox.iter().any(|&(queued, _)| queued == txid) {
-            self.outbox.push((txid, at));
-        }
+    fn connect(&self, state: &State) -> Result<Job, StoreError> {
+        let url = self.servers.current().clone();
+        Ok(Job::Connect { expected: expected(&url, state)?, url, known: state.known_transactions() })
     }
+}
 
-    fn connect(&mut self, state: &State) -> Result<Job, StoreError> {
-        let url = self.server.clone();
-        let expected = Expected {
-            genesis: bitcoin::constants::genesis_block(bitcoin::Network::from(state.network)).block_hash(),
-            block_1: state.block_1()?,
-            pin: state.pin(&url)?,
-        };
-        Ok(Job::Connect { url, expected, known: state.known_transactions() })
-    }
-
-    fn next_broadcast(&mut self, state: &State, now: Instant) -> Result<Option<Job>, StoreError> {
-        while let Some(due) = self.outbox.iter().position(|&(_, at)| at <= now) {
-            let (txid, _) = self.outbox.remove(due);
-            if let Some(tx) = state.live_transaction(txid)? {
-                self.outbox.insert(due, (txid, now + RESEND_AFTER));
-                return Ok(Some(Job::Broadcast(tx)));
-            }
-        }
-        Ok(None)
-    }
+/// What a server must be to be used, as far as is known.
+fn expected(url: &ServerUrl, state: &State) -> Result<Expected, StoreError> {
+    let genesis = bitcoin::constants::genesis_block(bitcoin::Network::from(state.network)).block_hash();
+    Ok(Expected { genesis, block_1: state.block_1()?, pin: state.pin(url)? })
 }
 
 /// How far the search for restored coins is.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::world::{Coin, DEAR, World};
-use crate::account::{Account, OutPoint};
+use crate::account::{Account, OutPoint, Payment};
 use crate::credit::Rules;
 use crate::id::TopUpId;
 use crate::ledger::LedgerAccount;
-use crate::market::{Incoming, MAX_OPEN_TOPUPS, NoTopUp, TOPUP_LIFE, TopUpStep};
+use crate::market::{Incoming, MAX_OPEN_TOPUPS, NoTopUp, Outgoing, TOPUP_LIFE, TopUpStep};
 use crate::money::{Msat, Price};
 use crate::offer::Service;
 use crate::refusal::Refusal;
@@ -264,4 +264,40 @@ fn a_gift_buys_a_mebibyte_at_most() {
     let mut world = World::new(1, cheap, Rules { grant: Msat::new(1_000), ..Rules::default() });
     world.open(0).unwrap();
     assert_eq!(world.sold(0).paid(), cheap.charge(1 << 20).unwrap());
+}
+
+/// I8: a bumped payment has several transactions, of which the chain takes one; after a reorg perhaps another.
+#[test]
+fn a_payment_whose_transaction_is_replaced_counts_once() {
+    let mut world = world(1);
+    let coin = world.pay(0, 5_000);
+    let outpoint = |n| OutPoint { txid: [n; 32], vout: 0 };
+    let (now, seller, id) = (world.now, world.seller.id(), coin.id);
+    let tell = |world: &mut World, n: u8, height: u64, depth: u32| {
+        let fact = Incoming { payee: coin.payee, outpoint: outpoint(n), amount_sat: 5_000, height, depth };
+        world.seller.market.handle_incoming(now, fact);
+        let fact = Outgoing { id, outpoint: outpoint(n), amount_sat: 5_000, fee_sat: n.into(), height, depth };
+        world.buyers[0].market.handle_outgoing(now, fact);
+        world.seller.store();
+        world.buyers[0].store();
+    };
+    let paid = |world: &World| (world.sold(0).tab().paid, world.bought(0).tab().paid);
+    let all = (Msat::from_sat(5_000).unwrap(), Msat::from_sat(5_000).unwrap());
+    for n in 1..=3 {
+        tell(&mut world, n, 0, 0);
+        assert_eq!(paid(&world), (Msat::ZERO, Msat::ZERO));
+    }
+    // An older one is mined, and after a reorg the newest; the buyer is told only of the end.
+    tell(&mut world, 2, 101, 1);
+    assert_eq!(paid(&world), all);
+    let gone = Incoming { payee: coin.payee, outpoint: outpoint(2), amount_sat: 5_000, height: 0, depth: 0 };
+    world.seller.market.handle_incoming(now, gone);
+    tell(&mut world, 3, 101, 1);
+    assert_eq!(paid(&world), all, "never both");
+    let ledger = world.buyers[0].market.ledger();
+    assert_eq!((ledger.sum(), ledger.balance(LedgerAccount::Fees)), (0, 3_000), "one fee");
+    // A seller that tells of a transaction that is no more adds nothing: it was ours.
+    let told: Vec<_> = world.sold(0).payments().cloned().map(|p| Payment { height: 90, ..p }).collect();
+    world.buyers[0].market.handle_synced(now, seller, &[], None, &told).unwrap();
+    assert_eq!(paid(&world), all);
 }
