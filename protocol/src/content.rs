@@ -8,6 +8,7 @@
 //! **Invariant:** pure code. No files, sockets or clock; memory is bounded by the depth of the tree (35 hashes) and
 //! one group, whatever the object's size or the bytes a peer sends.
 
+mod collection;
 mod link;
 mod outboard;
 mod size;
@@ -21,7 +22,11 @@ mod tests;
 use std::fmt;
 use std::str::FromStr;
 
-pub use link::{Link, LinkError, MAX_ADDRS, MAX_LINK_LEN, MAX_NAME_LEN};
+pub use collection::{
+    Collection, CollectionEntry, CollectionError, EntryPath, MAX_ENTRIES, MAX_MANIFEST_LEN, MAX_PART_LEN, MAX_PATH_LEN,
+    PathError, Whole,
+};
+pub use link::{Kind, Link, LinkError, MAX_ADDRS, MAX_LINK_LEN, MAX_NAME_LEN};
 pub use outboard::{BuildError, OutboardBuilder};
 pub use size::{GROUP_LEN, Groups, MAX_SIZE, PAIR_LEN, Size};
 pub use verify::{Verified, Verifier, VerifyError};

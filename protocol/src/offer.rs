@@ -26,7 +26,7 @@ use multiaddr::{Multiaddr, Protocol};
 use pedlar_proto::v1;
 use prost::Message;
 
-use crate::content::{Root, Size};
+use crate::content::{Kind, Root, Size};
 use crate::money::{Msat, Price};
 use crate::text::{Name, NameError};
 use crate::time::Timestamp;
@@ -188,6 +188,8 @@ pub struct Title {
     pub root: Root,
     /// Its size, as the seller claims.
     pub size: Size,
+    /// A file or a folder.
+    pub kind: Kind,
 }
 
 /// An offer that was read and looks right, but whose signature is not checked yet.

@@ -23,6 +23,8 @@ fn quote(number: u64, price: u64) -> SignedQuote {
         number,
         offer_seq: 3,
         service: Service::Chunks,
+        collection: None,
+        whole: None,
         object: *Root::of(b"goods").as_bytes(),
         size: 1 << 30,
         price: Price::per_gib(price),

@@ -15,6 +15,8 @@ pub struct Candidate {
     pub price: Price,
     /// What it would deliver, by its own claim of the size.
     pub bytes: u64,
+    /// In how many objects: each has a quote of its own, whose charge is rounded up to a msat.
+    pub objects: u64,
     /// What can be bought there without paying first: what is prepaid, and the allowance.
     pub available: Msat,
     /// What paying in advance would cost beside the amount: the fee of the cheapest rail open to both.
@@ -28,7 +30,7 @@ pub struct Candidate {
 pub struct Ranked {
     /// The candidate.
     pub candidate: Candidate,
-    /// The charge of the seller.
+    /// The charge of the seller: exact for one object, for several at most a msat too much for each.
     pub charge: Msat,
     /// What must be paid before the last byte comes; zero when what is available suffices.
     pub advance: Msat,
@@ -52,7 +54,8 @@ pub fn rank(candidates: impl IntoIterator<Item = Candidate>) -> Vec<Ranked> {
 }
 
 fn cost(candidate: Candidate) -> Option<Ranked> {
-    let charge = candidate.price.charge(candidate.bytes)?;
+    let roundings = if candidate.price > Price::FREE { candidate.objects.saturating_sub(1) } else { 0 };
+    let charge = candidate.price.charge(candidate.bytes)?.checked_add(Msat::new(roundings))?;
     let advance = charge.saturating_sub(candidate.available);
     let fee = if advance == Msat::ZERO { Msat::ZERO } else { candidate.setup_fee };
     Some(Ranked { candidate, charge, advance, total: charge.checked_add(fee)? })
@@ -70,6 +73,7 @@ mod tests {
             seller: seller(&key(n)),
             price: Price::per_gib(msat_per_gib),
             bytes: GIB,
+            objects: 1,
             available: Msat::ZERO,
             setup_fee: Msat::new(5_000),
             reliability: 500,
@@ -101,6 +105,14 @@ mod tests {
         for candidates in [[plain, trusted, prepaid, twin], [twin, prepaid, trusted, plain]] {
             assert_eq!(order(candidates), [trusted.seller, prepaid.seller, first, last]);
         }
+    }
+
+    #[test]
+    fn many_objects_cost_at_most_a_rounding_each() {
+        let folder = Candidate { bytes: 3 * 1024, objects: 4, ..candidate(1, 10_000) };
+        // Three files of 1 KiB and a manifest: each alone is a part of a msat.
+        assert_eq!(rank([folder])[0].charge, Msat::new(4));
+        assert_eq!(rank([Candidate { price: Price::FREE, ..folder }])[0].charge, Msat::ZERO);
     }
 
     #[test]

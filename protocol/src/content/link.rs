@@ -34,7 +34,25 @@ const SCHEME: &str = "pedlar:";
 const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':');
 
-/// A link to a file, `pedlar:<CIDv1>[?name=…&size=…&addr=…&addr=…]`, values percent-encoded, unknown keys ignored.
+/// What a root is the root of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The bytes of a file.
+    File,
+    /// The manifest of a folder.
+    Collection,
+}
+
+impl Kind {
+    const fn codec(self) -> u64 {
+        match self {
+            Self::File => RAW_CODEC,
+            Self::Collection => COLLECTION_CODEC,
+        }
+    }
+}
+
+/// A link to a file or a folder, `pedlar:<CIDv1>[?name=…&size=…&addr=…&addr=…]`, values percent-encoded, unknown keys ignored.
 ///
 /// Only the root is certain. The name is a hint and the size a claim of whoever wrote the link; neither is safe to use
 /// as a file name or to allocate by.
@@ -42,9 +60,11 @@ const ESCAPED: &AsciiSet =
 pub struct Link {
     /// What the link names.
     pub root: Root,
-    /// What the file might be called; at most [`MAX_NAME_LEN`] bytes.
+    /// What that is.
+    pub kind: Kind,
+    /// What it might be called; at most [`MAX_NAME_LEN`] bytes.
     pub name: Option<String>,
-    /// How long the file is said to be.
+    /// How long it is said to be: of a folder, all files together.
     pub size: Option<Size>,
     /// Where it is said to be sold: at most [`MAX_ADDRS`], each ending in `/p2p/<PeerId>`.
     pub addrs: Vec<Multiaddr>,
@@ -65,11 +85,8 @@ pub enum LinkError {
     /// The CID uses another hash.
     #[error("the content id uses hash 0x{0:x}; only BLAKE3 (0x1e) with 32 bytes can be verified")]
     Hash(u64),
-    /// The CID names a collection.
-    #[error("the link names a collection; only files can be fetched")]
-    Collection,
     /// The CID names another kind of data.
-    #[error("the content id has codec 0x{0:x}; a file has 0x55")]
+    #[error("the content id has codec 0x{0:x}; a file has 0x55, a folder 0x{COLLECTION_CODEC:x}")]
     Codec(u64),
     /// A part of the query is not `key=value` in percent-encoded UTF-8.
     #[error("`{0}` is not `key=value` in percent-encoded UTF-8")]
@@ -94,8 +111,8 @@ pub enum LinkError {
 impl Link {
     /// A link with nothing but the root.
     #[must_use]
-    pub const fn new(root: Root) -> Self {
-        Self { root, name: None, size: None, addrs: Vec::new() }
+    pub const fn new(kind: Kind, root: Root) -> Self {
+        Self { root, kind, name: None, size: None, addrs: Vec::new() }
     }
 
     fn set(&mut self, key: &str, value: String) -> Result<(), LinkError> {
@@ -127,7 +144,8 @@ impl FromStr for Link {
         }
         let rest = text.strip_prefix(SCHEME).ok_or(LinkError::Scheme)?;
         let (cid, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut link = Self::new(parse_cid(cid)?);
+        let (kind, root) = parse_cid(cid)?;
+        let mut link = Self::new(kind, root);
         for field in query.split('&').filter(|field| !field.is_empty()) {
             let wrong = || LinkError::Field(field.to_owned());
             let (key, value) = field.split_once('=').ok_or_else(wrong)?;
@@ -141,7 +159,7 @@ impl FromStr for Link {
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hash = Multihash::wrap(BLAKE3_CODE, self.root.as_bytes()).map_err(|_| fmt::Error)?;
-        let cid = Cid::new_v1(RAW_CODEC, hash);
+        let cid = Cid::new_v1(self.kind.codec(), hash);
         write!(f, "{SCHEME}{cid}")?;
         let name = self.name.iter().map(|name| ("name", name.clone()));
         let size = self.size.iter().map(|size| ("size", size.bytes().to_string()));
@@ -154,22 +172,22 @@ impl fmt::Display for Link {
     }
 }
 
-fn parse_cid(text: &str) -> Result<Root, LinkError> {
+fn parse_cid(text: &str) -> Result<(Kind, Root), LinkError> {
     let wrong = || LinkError::Cid(text.to_owned());
     let cid = Cid::try_from(text).map_err(|_| wrong())?;
     // Only the canonical spelling, so that one object has one link.
     if cid.version() != Version::V1 || cid.to_string() != text {
         return Err(wrong());
     }
-    match cid.codec() {
-        RAW_CODEC => {}
-        COLLECTION_CODEC => return Err(LinkError::Collection),
+    let kind = match cid.codec() {
+        RAW_CODEC => Kind::File,
+        COLLECTION_CODEC => Kind::Collection,
         other => return Err(LinkError::Codec(other)),
-    }
+    };
     let code = cid.hash().code();
     let digest: Result<[u8; 32], _> = cid.hash().digest().try_into();
     match digest {
-        Ok(digest) if code == BLAKE3_CODE => Ok(Root::from(digest)),
+        Ok(digest) if code == BLAKE3_CODE => Ok((kind, Root::from(digest))),
         Ok(_) | Err(_) => Err(LinkError::Hash(code)),
     }
 }

@@ -190,11 +190,12 @@ proptest! {
     #[test]
     fn links_survive_being_written(
         root in any::<[u8; 32]>(), name in proptest::option::of("\\PC{1,30}"), size in proptest::option::of(0..MAX_SIZE),
-        ports in proptest::collection::vec(1..u16::MAX, 0..MAX_ADDRS),
+        is_folder: bool, ports in proptest::collection::vec(1..u16::MAX, 0..MAX_ADDRS),
     ) {
         let addr = |port| format!("/ip4/192.0.2.1/tcp/{port}/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA");
         let link = Link {
             root: Root::from(root),
+            kind: if is_folder { Kind::Collection } else { Kind::File },
             name: name.filter(|name| name.len() <= MAX_NAME_LEN),
             size: size.and_then(Size::new),
             addrs: ports.into_iter().map(|port| addr(port).parse().unwrap()).collect(),
@@ -265,7 +266,7 @@ fn a_builder_refuses_groups_out_of_place() {
 #[test]
 fn links_say_what_is_wrong() {
     let root = Root::of(b"x");
-    let plain = Link::new(root).to_string();
+    let plain = Link::new(Kind::File, root).to_string();
     let cid = |codec, code| {
         format!("pedlar:{}", cid::Cid::new_v1(codec, multihash::Multihash::wrap(code, root.as_bytes()).unwrap()))
     };
@@ -278,7 +279,7 @@ fn links_say_what_is_wrong() {
     assert!(matches!(parse("pedlar:QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"), Err(LinkError::Cid(_))));
     assert_eq!(parse(&cid(0x55, 0x12)), Err(LinkError::Hash(0x12)));
     assert_eq!(parse(&cid(0x70, 0x1e)), Err(LinkError::Codec(0x70)));
-    assert_eq!(parse(&cid(0x30_7064, 0x1e)), Err(LinkError::Collection));
+    assert_eq!(parse(&cid(0x30_7064, 0x1e)), Ok(Link::new(Kind::Collection, root)));
     let query = |query: &str| parse(&format!("{plain}?{query}")).unwrap_err();
     assert_eq!(query("name"), LinkError::Field("name".into()));
     assert_eq!(query("name=%ff"), LinkError::Field("name=%ff".into()));

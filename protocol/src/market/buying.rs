@@ -3,12 +3,12 @@
 use libp2p_identity::PeerId;
 
 use crate::account::{Change, Direction, Line, Payment};
-use crate::content::Root;
 use crate::credit::{GrantError, SignedGrant};
 use crate::id::QuoteId;
 use crate::market::Market;
 use crate::money::Price;
 use crate::offer::Service;
+use crate::session::Request;
 use crate::session::quote::{QuoteError, SignedQuote, SignedReceipt};
 use crate::time::Timestamp;
 use crate::wire::Signed;
@@ -55,7 +55,7 @@ impl Market {
         &self,
         now: Timestamp,
         seller: PeerId,
-        root: Root,
+        request: Request,
         signed: Signed,
     ) -> Result<SignedQuote, BuyError> {
         let quote = SignedQuote::parse(signed)?;
@@ -66,7 +66,8 @@ impl Market {
             ("network", says.network != self.network),
             ("buyer", says.buyer != self.me),
             ("seller", says.seller != seller),
-            ("object", says.object != *root.as_bytes()),
+            ("object", says.object != *request.object().as_bytes()),
+            ("collection", says.collection.as_ref() != request.collection()),
         ];
         if let Some((field, _)) = other.iter().find(|(_, differs)| *differs) {
             return Err(BuyError::Other(field));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p_identity::PeerId;
 
 use crate::account::{Account, Change, Direction, Line, LineError, Payment, Tab};
-use crate::content::{Groups, Root, Size};
+use crate::content::{Groups, Size};
 use crate::credit::{MAX_GRANT_BYTES, SignedGrant};
 use crate::id::QuoteId;
 use crate::market::Market;
@@ -14,7 +14,7 @@ use crate::money::{Msat, Price};
 use crate::offer::Service;
 use crate::refusal::Refusal;
 use crate::session::quote::{Quote, SignedQuote, SignedReceipt};
-use crate::session::{Brake, FIRST_WINDOW};
+use crate::session::{Brake, FIRST_WINDOW, Request};
 use crate::time::Timestamp;
 use crate::wire::Signed;
 
@@ -67,7 +67,8 @@ pub struct Synced {
 }
 
 impl Market {
-    /// A buyer asks the price of an object of this size; the caller has made sure that it can be served.
+    /// A buyer asks the price of an object of this size; the caller has made sure that it can be served, and that a file
+    /// is one of its collection's, whose price it has.
     ///
     /// # Errors
     /// [`Refusal`] when it is not for sale, or no place is free.
@@ -75,10 +76,10 @@ impl Market {
         &mut self,
         now: Timestamp,
         buyer: PeerId,
-        root: Root,
+        request: Request,
         size: Size,
     ) -> Result<SignedQuote, Refusal> {
-        let price = self.shop().price_of(&root).ok_or(Refusal::NotFound)?;
+        let price = self.shop().price_of(request.published()).ok_or(Refusal::NotFound)?;
         let own = self.live.values().filter(|live| live.buyer == buyer).count();
         if self.live.len() >= MAX_LIVE || own >= MAX_LIVE_EACH {
             return Err(BUSY);
@@ -98,7 +99,9 @@ impl Market {
             number: self.last_number,
             offer_seq: self.offer_sequence,
             service: Service::Chunks,
-            object: *root.as_bytes(),
+            object: *request.object().as_bytes(),
+            collection: request.collection().copied(),
+            whole: self.shop().whole_of(&request),
             size: size.bytes(),
             price: [prepaid, self.ceiling()].into_iter().flatten().fold(price, Price::min),
             expires: now.saturating_add(QUOTE_LIFE),

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use multiaddr::Multiaddr;
 
-use crate::content::{Root, Size};
+use crate::content::{Kind, Root, Size, Whole};
 use crate::market::Market;
 use crate::money::Price;
 use crate::offer::{Listing, MAX_TITLES, Offer, OfferError, Service, SignedOffer, Title};
+use crate::session::Request;
 use crate::settlement::RailKind;
 use crate::text::Name;
 use crate::time::Timestamp;
@@ -23,8 +24,10 @@ const DEFAULT_S: u32 = 7 * 86_400;
 pub struct Goods {
     /// What it is called.
     pub name: Name,
-    /// Its length.
+    /// Its length; of a collection, all files together.
     pub size: Size,
+    /// Of a collection: all that is sold under its root.
+    pub whole: Option<Whole>,
     /// Its own price, where it has one.
     pub price: Option<Price>,
 }
@@ -62,6 +65,14 @@ impl Shop {
         goods.price.or(self.price)
     }
 
+    /// What is sold under the root of a collection, which a quote for its manifest says.
+    pub(super) fn whole_of(&self, request: &Request) -> Option<Whole> {
+        match request {
+            Request::Chunks(root) => self.goods.get(root)?.whole,
+            Request::Entry { .. } => None,
+        }
+    }
+
     /// The dearest price of any root; nothing while nothing is sold.
     #[must_use]
     pub fn ceiling(&self) -> Option<Price> {
@@ -81,7 +92,12 @@ impl Shop {
             ceiling,
             capacity_bytes_per_s: 0,
             titles: titles
-                .map(|(root, goods)| Title { name: goods.name.clone(), root: *root, size: goods.size })
+                .map(|(root, goods)| Title {
+                    name: goods.name.clone(),
+                    root: *root,
+                    size: goods.size,
+                    kind: if goods.whole.is_some() { Kind::Collection } else { Kind::File },
+                })
                 .collect(),
         })
     }

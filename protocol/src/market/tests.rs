@@ -2,6 +2,7 @@
 
 mod audit;
 mod chain;
+mod folders;
 mod hostile;
 mod trade;
 mod world;

@@ -37,7 +37,12 @@ fn listing(msat_per_gib: u64) -> Listing {
 }
 
 fn title(n: u8) -> Title {
-    Title { name: Name::new(format!("title {n}")).unwrap(), root: [n; 32].into(), size: Size::new(1 << 20).unwrap() }
+    Title {
+        name: Name::new(format!("title {n}")).unwrap(),
+        root: [n; 32].into(),
+        size: Size::new(1 << 20).unwrap(),
+        kind: Kind::File,
+    }
 }
 
 fn parse(bytes: &Bytes) -> Result<SignedOffer, OfferError> {
@@ -150,8 +155,9 @@ fn services_are_read_by_their_names() {
 }
 
 prop_compose! {
-    fn any_title(n: u8)(name in "\\PC{1,32}", size in 0..=crate::content::MAX_SIZE) -> Title {
-        Title { name: Name::new(name).unwrap(), root: [n; 32].into(), size: Size::new(size).unwrap() }
+    fn any_title(n: u8)(name in "\\PC{1,32}", size in 0..=crate::content::MAX_SIZE, is_folder: bool) -> Title {
+        let kind = if is_folder { Kind::Collection } else { Kind::File };
+        Title { name: Name::new(name).unwrap(), root: [n; 32].into(), size: Size::new(size).unwrap(), kind }
     }
 }
 

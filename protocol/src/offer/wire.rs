@@ -7,7 +7,7 @@ use multiaddr::Multiaddr;
 use pedlar_proto::v1;
 
 use super::{Listing, Offer, OfferError, RailKind, Service, Terms, Title};
-use crate::content::Size;
+use crate::content::{Kind, Size};
 use crate::money::Price;
 use crate::text::Name;
 use crate::time::Timestamp;
@@ -113,7 +113,8 @@ fn listing_message(listing: &Listing) -> v1::Listing {
 fn title(message: v1::Title) -> Result<Title, OfferError> {
     let root = <[u8; 32]>::try_from(message.root.as_ref()).map_err(|_| OfferError::Content)?;
     let size = Size::new(message.size).ok_or(OfferError::Content)?;
-    Ok(Title { name: Name::new(message.name)?, root: root.into(), size })
+    let kind = if message.collection { Kind::Collection } else { Kind::File };
+    Ok(Title { name: Name::new(message.name)?, root: root.into(), size, kind })
 }
 
 fn title_message(title: &Title) -> v1::Title {
@@ -121,5 +122,6 @@ fn title_message(title: &Title) -> v1::Title {
         name: title.name.as_str().to_owned(),
         root: Bytes::copy_from_slice(title.root.as_bytes()),
         size: title.size.bytes(),
+        collection: title.kind == Kind::Collection,
     }
 }

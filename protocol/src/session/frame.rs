@@ -13,6 +13,56 @@ use crate::wire::Signed;
 pub enum Request {
     /// The object under this root.
     Chunks(Root),
+    /// A file of a collection, sold under the collection's root.
+    Entry {
+        /// What is published.
+        collection: Root,
+        /// What is wanted of it.
+        entry: Root,
+    },
+}
+
+impl Request {
+    /// The root of the bytes that are asked for.
+    #[must_use]
+    pub const fn object(&self) -> &Root {
+        match self {
+            Self::Chunks(root) | Self::Entry { entry: root, .. } => root,
+        }
+    }
+
+    /// The root that is for sale, and has a price.
+    #[must_use]
+    pub const fn published(&self) -> &Root {
+        match self {
+            Self::Chunks(root) | Self::Entry { collection: root, .. } => root,
+        }
+    }
+
+    /// The collection that a file is sold under; nothing for what is sold under its own root.
+    #[must_use]
+    pub const fn collection(&self) -> Option<&Root> {
+        match self {
+            Self::Chunks(_) => None,
+            Self::Entry { collection, .. } => Some(collection),
+        }
+    }
+
+    fn to_wire(self) -> v1::ChunkRequest {
+        let bytes = |root: &Root| Bytes::copy_from_slice(root.as_bytes());
+        let entry = self.collection().map(|_| bytes(self.object())).unwrap_or_default();
+        v1::ChunkRequest { root: bytes(self.published()), entry }
+    }
+
+    fn from_wire(chunks: &v1::ChunkRequest) -> Result<Self, FrameDecodeError> {
+        let root =
+            |bytes: &Bytes, field| <[u8; 32]>::try_from(bytes.as_ref()).map_err(|_| FrameDecodeError::Field(field));
+        let published = root(&chunks.root, "root")?;
+        if chunks.entry.is_empty() {
+            return Ok(Self::Chunks(published.into()));
+        }
+        Ok(Self::Entry { collection: published.into(), entry: root(&chunks.entry, "entry")?.into() })
+    }
 }
 
 /// A range that the buyer wants, with its receipt for what came before.
@@ -77,9 +127,9 @@ impl Frame {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let frame = match self {
-            Self::Open(Request::Chunks(root)) => session_frame::Frame::Open(v1::Open {
-                request: Some(open::Request::Chunks(v1::ChunkRequest { root: root.as_bytes().to_vec().into() })),
-            }),
+            Self::Open(request) => {
+                session_frame::Frame::Open(v1::Open { request: Some(open::Request::Chunks(request.to_wire())) })
+            }
             Self::Quote(signed) => session_frame::Frame::Quote(signed.to_wire()),
             Self::Want(want) => session_frame::Frame::Want(v1::Want {
                 first_group: want.groups.start(),
@@ -146,10 +196,7 @@ impl CloseCode {
 
 fn request_of(open: &v1::Open) -> Result<Request, FrameDecodeError> {
     match &open.request {
-        Some(open::Request::Chunks(chunks)) => {
-            let root: [u8; 32] = chunks.root.as_ref().try_into().map_err(|_| FrameDecodeError::Field("root"))?;
-            Ok(Request::Chunks(Root::from(root)))
-        }
+        Some(open::Request::Chunks(chunks)) => Request::from_wire(chunks),
         None => Err(FrameDecodeError::Field("request")),
     }
 }

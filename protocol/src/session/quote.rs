@@ -4,6 +4,7 @@ use libp2p_identity::{PeerId, ed25519::Keypair};
 use pedlar_proto::v1;
 use prost::Message;
 
+use crate::content::{Root, Whole};
 use crate::id::{IdError, QuoteId};
 use crate::money::{Msat, Price};
 use crate::offer::Service;
@@ -30,6 +31,10 @@ pub struct Quote {
     pub service: Service,
     /// What is sold: for chunks the content's root.
     pub object: [u8; 32],
+    /// The root under which a collection's file is sold; nothing for what is sold under its own.
+    pub collection: Option<Root>,
+    /// Of a collection's manifest: what all that is sold under its root comes to.
+    pub whole: Option<Whole>,
     /// Bytes of the object: a claim until its last group verifies.
     pub size: u64,
     /// What a unit costs.
@@ -75,6 +80,8 @@ impl SignedQuote {
             size_bytes: quote.size,
             price_msat_per_gib: quote.price.msat_per_gib(),
             expires_ms: quote.expires.ms(),
+            collection: quote.collection.map(|root| root.as_bytes().to_vec().into()).unwrap_or_default(),
+            whole: quote.whole.map(|Whole { bytes, objects }| v1::Whole { bytes, objects }),
         };
         let signed = Signed::sign(key, QUOTE_DOMAIN, body.encode_to_vec().into());
         Self { id: id_of(&signed), quote, signed }
@@ -96,12 +103,18 @@ impl SignedQuote {
             offer_seq: wire.offer_seq,
             service: Service::from_code(wire.service).ok_or(QuoteError::Field("service"))?,
             object: wire.object.as_ref().try_into().map_err(|_| QuoteError::Field("object"))?,
+            collection: collection(&wire.collection)?,
+            whole: wire.whole.map(|wire| Whole { bytes: wire.bytes, objects: wire.objects }),
             size: wire.size_bytes,
             price: Price::per_gib(wire.price_msat_per_gib),
             expires: Timestamp::from_ms(wire.expires_ms),
         };
         if quote.price.charge(quote.size).is_none() {
             return Err(QuoteError::Field("price"));
+        }
+        // The manifest is a part of the whole.
+        if quote.whole.is_some_and(|whole| whole.bytes < quote.size || whole.objects == 0) {
+            return Err(QuoteError::Field("whole"));
         }
         Ok(Self { id: id_of(&signed), quote, signed })
     }
@@ -190,6 +203,14 @@ impl SignedReceipt {
     pub const fn signed(&self) -> &Signed {
         &self.signed
     }
+}
+
+fn collection(root: &[u8]) -> Result<Option<Root>, QuoteError> {
+    if root.is_empty() {
+        return Ok(None);
+    }
+    let root: [u8; 32] = root.try_into().map_err(|_| QuoteError::Field("collection"))?;
+    Ok(Some(root.into()))
 }
 
 fn id_of(signed: &Signed) -> QuoteId {

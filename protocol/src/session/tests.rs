@@ -215,6 +215,9 @@ fn frames() -> impl Strategy<Value = Frame> {
     ];
     prop_oneof![
         any::<[u8; 32]>().prop_map(|root| Frame::Open(Request::Chunks(root.into()))),
+        any::<[[u8; 32]; 2]>().prop_map(|[collection, entry]| {
+            Frame::Open(Request::Entry { collection: collection.into(), entry: entry.into() })
+        }),
         signed.prop_map(Frame::Quote),
         (range.clone(), receipt.clone()).prop_map(|(groups, receipt)| Frame::Want(Want { groups, receipt })),
         range.prop_map(Frame::Serving),

@@ -12,7 +12,7 @@ use crate::market::{BuyError, SyncError};
 use crate::money::{Msat, Price};
 use crate::refusal::Refusal;
 use crate::session::quote::{SignedQuote, SignedReceipt};
-use crate::session::{FIRST_WINDOW, PIPELINED_WANTS};
+use crate::session::{FIRST_WINDOW, PIPELINED_WANTS, Request};
 
 /// A round: open, have some groups served, drop the stream without a word. Bytes that left for good.
 pub(super) fn drop_tail(world: &mut World, buyer: usize, wants: usize, served: u64) -> u64 {
@@ -254,7 +254,9 @@ fn a_quote_is_used_once_and_only_by_its_buyer() {
     world.serve(stream, 4);
     world.end(stream, 0, true);
     let (seller, root) = (world.seller.id(), quote.quote().object.into());
-    let again = |buyer: usize| world.buyers[buyer].market.handle_quote(START, seller, root, quote.signed().clone());
+    let again = |buyer: usize| {
+        world.buyers[buyer].market.handle_quote(START, seller, Request::Chunks(root), quote.signed().clone())
+    };
     assert_eq!(again(0), Err(BuyError::Other("number")));
     assert_eq!(again(1), Err(BuyError::Other("buyer")));
     let receipt = SignedReceipt::sign(quote.id(), FIRST_WINDOW, &key(3)).signed().clone();
@@ -293,12 +295,12 @@ fn a_quote_over_the_promised_price_is_not_bought_under() {
     let dear = SignedQuote::sign(quote.clone(), &key(1)).signed().clone();
     let market = &world.buyers[0].market;
     assert_eq!(
-        market.handle_quote(START, seller, root, dear),
+        market.handle_quote(START, seller, Request::Chunks(root), dear),
         Err(BuyError::TooDear { asked: quote.price, promised: DEAR })
     );
     let late = quote.expires.saturating_add(std::time::Duration::from_millis(1));
     let signed = SignedQuote::sign(quote, &key(1)).signed().clone();
-    assert_eq!(market.handle_quote(late, seller, root, signed), Err(BuyError::Expired));
+    assert_eq!(market.handle_quote(late, seller, Request::Chunks(root), signed), Err(BuyError::Expired));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::market::{Books, Goods, Incoming, Market, Outgoing, Terms, TopUpStep, 
 use crate::money::{Msat, Price};
 use crate::refusal::Refusal;
 use crate::session::quote::SignedQuote;
-use crate::session::{BuyerSession, MAX_WINDOW, PIPELINED_WANTS, Window};
+use crate::session::{BuyerSession, MAX_WINDOW, PIPELINED_WANTS, Request, Window};
 use crate::settlement::FINAL_DEPTH;
 use crate::text::Name;
 use crate::time::Timestamp;
@@ -113,7 +113,7 @@ impl World {
     pub(super) fn new(buyers: u8, price: Price, rules: Rules) -> Self {
         let (root, size) = (Root::of(b"goods"), Size::new((96 << 20) + 5).unwrap());
         let mut seller = Node::new(1, rules);
-        let goods = Goods { name: Name::new("goods").unwrap(), size, price: Some(price) };
+        let goods = Goods { name: Name::new("goods").unwrap(), size, whole: None, price: Some(price) };
         seller.market.handle_published(START, root, goods);
         let buyers = (0..buyers).map(|n| Node::new(n + 2, Rules::default())).collect();
         let (streams, coins, heard) = (Vec::new(), Vec::new(), Vec::new());
@@ -141,10 +141,13 @@ impl World {
     /// A new stream, at the end of the list; nothing where the seller has no place.
     pub(super) fn open(&mut self, buyer: usize) -> Result<usize, Refusal> {
         let id = self.buyers[buyer].id();
-        let quote = self.seller.market.handle_open(self.now, id, self.root, self.size)?;
+        let quote = self.seller.market.handle_open(self.now, id, Request::Chunks(self.root), self.size)?;
         self.seller.store();
         let signed = quote.signed().clone();
-        let quote = self.buyers[buyer].market.handle_quote(self.now, self.seller.id(), self.root, signed).unwrap();
+        let quote = self.buyers[buyer]
+            .market
+            .handle_quote(self.now, self.seller.id(), Request::Chunks(self.root), signed)
+            .unwrap();
         let session = BuyerSession::new(self.size, quote.quote().price, None, MAX_WINDOW);
         self.streams.push(Stream { buyer, quote, session, sent: 0, admitted: VecDeque::new(), at: 0, serving: false });
         Ok(self.streams.len() - 1)
