@@ -12,7 +12,7 @@ pub use book::book;
 pub use paper::{entry, paper};
 
 use bytes::Bytes;
-use pedlar_protocol::content::{Groups, Link, Root, Size, Verifier};
+use pedlar_protocol::content::{Collection, CollectionEntry, EntryPath, Groups, Kind, Link, Root, Size, Verifier};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::offer::{MAX_OFFER_LEN, MIN_LIFETIME, SignedOffer, UnverifiedOffer};
 use pedlar_protocol::session::Frame;
@@ -35,7 +35,32 @@ pub fn amount(data: &[u8]) {
 pub fn link(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     reads_what_it_prints::<Link>(&text);
-    reads_what_it_prints::<Link>(&format!("{}?{text}", Link::new(Root::of(data))));
+    reads_what_it_prints::<Link>(&format!("{}?{text}", Link::new(Kind::Collection, Root::of(data))));
+}
+
+/// Manifests of folders: the bytes as they are, and as what follows a good file's entry; whatever is understood has one
+/// form, and leads nowhere out of its folder.
+pub fn collection(data: &[u8]) {
+    let path = EntryPath::new("a/file").expect("a good path");
+    let size = Size::new(1).expect("a size");
+    let good = Collection::new(vec![CollectionEntry { path, size, root: Root::of(b"1") }]).expect("a good folder");
+    let good = good.encode();
+    let header = good.len() - 42 - "a/file".len();
+    let mut grown = [&good, data].concat();
+    // So many entries as the first byte says.
+    if let (Some(count), Some(first)) = (grown.get_mut(header - 1), data.first()) {
+        *count = *first;
+    }
+    for bytes in [data.to_vec(), grown] {
+        let Ok(collection) = Collection::decode(&bytes) else { continue };
+        assert_eq!(collection.encode(), bytes);
+        for entry in collection.entries() {
+            let (folders, name) = entry.path.split();
+            let parts = || folders.iter().chain([&name]);
+            assert!(parts().all(|part| !["", ".", ".."].contains(part) && !part.contains(['/', '\\', '\0'])));
+        }
+        assert!(collection.objects().iter().all(|entry| collection.size_of(&entry.root) == Some(entry.size)));
+    }
 }
 
 /// Frame headers and signed envelopes, as they come from a stream.

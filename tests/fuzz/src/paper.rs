@@ -64,6 +64,8 @@ fn good_quote() -> SignedQuote {
         offer_seq: 0,
         service: Service::Chunks,
         object: [7; 32],
+        collection: None,
+        whole: None,
         size: 1 << 20,
         price: Price::per_gib(10_000),
         expires: Timestamp::EPOCH,
