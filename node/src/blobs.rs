@@ -8,6 +8,7 @@
 
 mod download;
 mod files;
+mod folder;
 mod have;
 mod name;
 mod publish;
@@ -25,6 +26,7 @@ use pedlar_protocol::content::{Root, Size};
 
 pub use download::{CHECKPOINT_GROUPS, Download, FinishError, OpenError, WriteError};
 pub(crate) use files::folder_of;
+pub use folder::{FolderDownload, PublishedFolder, Skipped, publish_folder};
 pub use name::safe_name;
 pub use publish::{PublishError, publish, publish_copy};
 pub use reader::{BlobReader, Change, Pieces, ReadError};

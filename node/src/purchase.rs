@@ -1,13 +1,17 @@
-//! Buying an object: who has it, what it costs there, an advance where one is asked for, and the download.
+//! Buying a file or a folder: who has it, what it costs there, an advance where one is asked for, and the download.
 //!
 //! ```text
-//! find (link, Kademlia, book) ─▶ quotes ─▶ rank ─▶ advance? ─▶ one seller at a time ─▶ verified file
+//! find (link, Kademlia, book) ─▶ quotes ─▶ rank ─▶ advance? ─▶ one seller at a time ─▶ verified goods
+//!                                                              object by object ─┘ (a folder: manifest, then files)
 //! ```
 //!
 //! **Invariant:** what an order allows is never exceeded: [`Order::max`] bounds all that can be lost.
 
 mod advance;
 mod find;
+mod folder;
+mod goods;
+mod object;
 mod trade;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +21,7 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 use pedlar_net::NetHandle;
 use pedlar_protocol::book::Ranked;
-use pedlar_protocol::content::Link;
+use pedlar_protocol::content::{CollectionError, Link};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use advance::{PaymentFailure, PaymentNews, TopUpOrder, top_up};
 pub(crate) use find::{Found, SellerFailure, Why};
 
+use goods::Goods;
 use trade::{Trade, rank_found};
 
 use crate::blobs::{FinishError, OpenError, WriteError};
@@ -36,7 +41,7 @@ use crate::store::StoreError;
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) link: Link,
-    /// Where the file goes.
+    /// Where the file or folder goes.
     pub(crate) dest: PathBuf,
     /// All that can be lost.
     pub(crate) max: Option<Msat>,
@@ -109,6 +114,9 @@ pub(crate) enum OrderError {
         /// What is wrong.
         source: WriteError,
     },
+    /// What the link names can't be laid out as a folder, whoever sells it.
+    #[error("the link names no folder that can be kept: {0}")]
+    Collection(CollectionError),
     /// The file can't be given its name.
     #[error(transparent)]
     Finish(#[from] FinishError),
@@ -143,7 +151,7 @@ impl Buyer {
     pub(crate) async fn quotes(&self, order: &Order, tell: Tell<'_>) -> Result<Vec<Ranked>, OrderError> {
         let found = self.find(&order.link).await?;
         let setup_fee = self.setup_fee().await;
-        let ranked = rank_found(&found, 0, setup_fee, tell);
+        let ranked = rank_found(&found, &Goods::none(order), setup_fee, tell);
         for seller in found {
             seller.offered.decline().await;
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use pedlar_protocol::content::{Root, Size};
+use pedlar_protocol::content::Size;
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::Request;
 
@@ -28,8 +28,8 @@ pub(crate) type Serve = Box<dyn for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a,
 
 /// What was found for a request, ready to be delivered.
 pub(crate) struct Delivery {
-    /// What it is.
-    pub(crate) root: Root,
+    /// What was asked for.
+    pub(crate) request: Request,
     /// How long it is.
     pub(crate) size: Size,
     /// Delivers it.

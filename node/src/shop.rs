@@ -1,24 +1,27 @@
-//! What this node sells, on disk: published files, their prices, and the offers that say so.
+//! What this node sells, on disk: published files and folders, their prices, and the offers that say so.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+mod rows;
+mod shelf;
+
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pedlar_net::{MAX_MESSAGE, NetHandle, PublishError as GossipError};
-use pedlar_protocol::content::{Root, Size};
-use pedlar_protocol::market::Goods;
+use pedlar_protocol::content::Root;
 use pedlar_protocol::money::Price;
 use pedlar_protocol::text::Name;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::task::spawn_blocking;
 
-use crate::blobs::{self, BlobReader, Fingerprint, PublishError, PublishedBlob};
+use crate::blobs::{self, PublishError, PublishedBlob, Skipped};
 use crate::driver::{Driver, now};
 use crate::store::StoreError;
+
+pub(crate) use shelf::{Shelf, Shelved};
+
+use shelf::Folder;
 
 /// How soon an offer that nobody heard is published again.
 const NOBODY_HEARD: Duration = Duration::from_secs(2);
@@ -28,47 +31,6 @@ const UNWRITABLE: Duration = Duration::from_secs(2);
 
 /// How long the loop sleeps while nothing is for sale; selling wakes it.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// The setting that holds the default price.
-const PRICE_SETTING: &str = "chunks.price_msat_per_gib";
-
-/// The setting that stands while the owner has stopped selling.
-const CLOSED_SETTING: &str = "chunks.closed";
-
-/// A published file with its own price, where it has one.
-#[derive(Debug, Clone)]
-pub(crate) struct Shelved {
-    pub(crate) blob: PublishedBlob,
-    pub(crate) name: Name,
-    pub(crate) price: Option<Price>,
-}
-
-/// The published files, for those who deliver them.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf {
-    goods: RwLock<BTreeMap<Root, Shelved>>,
-}
-
-impl Shelf {
-    /// The file under this root.
-    pub(crate) fn blob(&self, root: &Root) -> Option<PublishedBlob> {
-        self.read().get(root).map(|shelved| shelved.blob.clone())
-    }
-
-    /// Everything on the shelf.
-    pub(crate) fn all(&self) -> Vec<Shelved> {
-        self.read().values().cloned().collect()
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Root, Shelved>> {
-        // Each change is one insertion or removal: a panic leaves nothing half done.
-        self.goods.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Root, Shelved>> {
-        self.goods.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What to publish, and how.
 #[derive(Debug, Clone)]
@@ -118,16 +80,16 @@ impl Shopkeeper {
         outboards: PathBuf,
         copies: PathBuf,
     ) -> Result<Self, StoreError> {
-        let (goods, (price, closed)) = driver.store().ask(|db| Ok((load(db)?, load_terms(db)?))).await?;
+        let (goods, (price, closed)) = driver.store().ask(|db| Ok((rows::load(db)?, rows::load_terms(db)?))).await?;
         driver
             .commit(|market| {
                 market.handle_price(now(), price, closed);
                 for shelved in &goods {
-                    market.handle_published(now(), shelved.blob.root, goods_of(shelved));
+                    market.handle_published(now(), shelved.blob.root, shelved.goods());
                 }
             })
             .await?;
-        *shelf.write() = goods.into_iter().map(|shelved| (shelved.blob.root, shelved)).collect();
+        shelf.fill(goods);
         Ok(Self { driver, net, shelf, outboards, copies, changed: tokio::sync::Notify::new() })
     }
 
@@ -136,66 +98,66 @@ impl Shopkeeper {
         &self.shelf
     }
 
-    /// Hashes a file, remembers it, and puts it up for sale; `progress` hears the bytes hashed so far and may stop it.
+    /// Hashes a file or a folder, remembers it, and puts it up for sale; `progress` hears the bytes hashed so far and those
+    /// there are, and may stop it. Beside it, what is no part of the folder.
     ///
     /// # Errors
     /// [`PublishFailure`]; nothing is for sale then that was not before.
     pub(crate) async fn publish(
         &self,
         publication: Publication,
-        progress: impl FnMut(u64) -> ControlFlow<()> + Send + 'static,
-    ) -> Result<Shelved, PublishFailure> {
+        progress: impl FnMut(u64, u64) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<(Shelved, Vec<Skipped>), PublishFailure> {
         let Publication { path, name, price, copy } = publication;
         let default = self.driver.read(|market| market.shop().price());
         if price.or(default).is_none() {
             return Err(PublishFailure::NoPrice);
         }
         let (outboards, copies) = (self.outboards.clone(), self.copies.clone());
-        let hashing = spawn_blocking(move || match copy {
-            true => blobs::publish_copy(&path, &copies, &outboards, progress),
-            false => blobs::publish(&path, &outboards, progress),
-        });
-        let blob = hashing.await.map_err(|_| PublishFailure::Interrupted)??;
+        let hashing = spawn_blocking(move || hash(&path, copy, &copies, &outboards, progress));
+        let Hashed { blob, folder, skipped } = hashing.await.map_err(|_| PublishFailure::Interrupted)??;
         // A name that is safe as a file's is within the bounds of an offer's, but for its length in bytes.
         let named = name.or_else(|| Name::new(blob.name.clone()).ok());
         let name = named.or_else(|| Name::new(blob.root.to_string()).ok()).ok_or(PublishFailure::Interrupted)?;
-        let shelved = Shelved { blob, name, price };
+        let shelved = Shelved { blob, name, price, folder: folder.map(Arc::new) };
         self.shelve(shelved.clone()).await?;
         if self.driver.read(|market| market.shop().is_closed()) {
             self.sell(default).await?;
         }
-        Ok(shelved)
+        Ok((shelved, skipped))
     }
 
     /// Puts up for sale what was hashed; durable, then told.
     async fn shelve(&self, shelved: Shelved) -> Result<(), StoreError> {
         let row = shelved.clone();
-        self.driver.store().ask(move |db| store(db, &row)).await?;
+        self.driver.store().ask(move |db| rows::store(db, &row)).await?;
         let root = shelved.blob.root;
-        let goods = goods_of(&shelved);
-        self.shelf.write().insert(root, shelved);
+        let goods = shelved.goods();
+        self.shelf.put(shelved);
         self.driver.commit(|market| market.handle_published(now(), root, goods)).await?;
         self.announce(&root).await;
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Takes an object out of the shop; whether it was there. The file is left alone.
+    /// Takes a file or a folder out of the shop; whether it was there. What its owner has of it is left alone.
     ///
     /// # Errors
     /// [`StoreError`]; it is for sale still.
     pub(crate) async fn unpublish(&self, root: Root) -> Result<bool, StoreError> {
         let key = *root.as_bytes();
-        self.driver.store().ask(move |db| db.execute("DELETE FROM goods WHERE root = ?1", [key])).await?;
-        let shelved = self.shelf.write().remove(&root);
+        self.driver.store().ask(move |db| rows::remove(&*db.transaction()?, &root)).await?;
+        let shelved = self.shelf.take(&root);
         self.driver.commit(|market| market.handle_unpublished(now(), &root)).await?;
         self.net.unprovide(key).await;
-        if let Some(shelved) = &shelved {
-            // Its tree is of no use to anybody now; and one that can't be removed is only disk space.
-            let _ = std::fs::remove_file(&shelved.blob.outboard);
-        }
         self.changed.notify_one();
-        Ok(shelved.is_some())
+        let was_there = shelved.is_some();
+        if let Some(shelved) = shelved {
+            let (shelf, copies) = (Arc::clone(&self.shelf), self.copies.clone());
+            let tidied = spawn_blocking(move || tidy(&shelved, &shelf, &copies)).await;
+            tidied.unwrap_or_else(|error| tracing::warn!(%error, "files of what is sold no more are left"));
+        }
+        Ok(was_there)
     }
 
     /// Sells chunks, at this price where they have none of their own.
@@ -224,15 +186,10 @@ impl Shopkeeper {
     }
 
     async fn set_terms(&self, price: Option<Price>, closed: bool) -> Result<(), StoreError> {
-        self.driver.store().ask(move |db| store_terms(db, price, closed)).await?;
+        self.driver.store().ask(move |db| rows::store_terms(db, price, closed)).await?;
         self.driver.commit(|market| market.handle_price(now(), price, closed)).await?;
         self.changed.notify_one();
         Ok(())
-    }
-
-    /// Whether a published file is still what was published, as far as can be seen without reading it.
-    pub(crate) fn check(blob: &PublishedBlob) -> Result<(), blobs::ReadError> {
-        BlobReader::open(blob).map(drop)
     }
 
     /// Provides what is for sale and publishes offers when they are due, until the node stops.
@@ -296,78 +253,47 @@ impl Shopkeeper {
     }
 }
 
-fn goods_of(shelved: &Shelved) -> Goods {
-    Goods { name: shelved.name.clone(), size: shelved.blob.size, price: shelved.price }
+/// What is hashed and not for sale yet.
+struct Hashed {
+    blob: PublishedBlob,
+    folder: Option<Folder>,
+    skipped: Vec<Skipped>,
 }
 
-fn store(db: &Connection, shelved: &Shelved) -> rusqlite::Result<()> {
-    let blob = &shelved.blob;
-    db.execute(
-        "INSERT OR REPLACE INTO goods (root, size, path, name, outboard, inode, modified_s, modified_ns, price_msat_per_gib)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        params![
-            blob.root.as_bytes(),
-            blob.size.bytes().cast_signed(),
-            blob.path.as_os_str().as_bytes(),
-            shelved.name.as_str(),
-            blob.outboard.as_os_str().as_bytes(),
-            blob.fingerprint.inode.cast_signed(),
-            blob.fingerprint.modified_s,
-            blob.fingerprint.modified_ns,
-            shelved.price.map(|price| price.msat_per_gib().cast_signed()),
-        ],
-    )?;
-    Ok(())
-}
-
-/// The rows that can be read; one that can't is left out, and said so.
-fn load(db: &Connection) -> rusqlite::Result<Vec<Shelved>> {
-    let mut query = db.prepare(
-        "SELECT root, size, path, name, outboard, inode, modified_s, modified_ns, price_msat_per_gib FROM goods",
-    )?;
-    let rows = query.query_map([], read_row)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(rows.into_iter().flatten().collect())
-}
-
-fn read_row(row: &Row<'_>) -> rusqlite::Result<Option<Shelved>> {
-    let (root, size, name): ([u8; 32], i64, String) = (row.get(0)?, row.get(1)?, row.get(3)?);
-    let (Some(size), Ok(name)) = (Size::new(size.cast_unsigned()), Name::new(name)) else {
-        tracing::error!("a published file's row is damaged and left out");
-        return Ok(None);
-    };
-    let fingerprint =
-        Fingerprint { inode: row.get::<_, i64>(5)?.cast_unsigned(), modified_s: row.get(6)?, modified_ns: row.get(7)? };
-    let blob = PublishedBlob {
-        root: Root::from(root),
-        size,
-        path: PathBuf::from(OsString::from_vec(row.get(2)?)),
-        name: name.as_str().to_owned(),
-        outboard: PathBuf::from(OsString::from_vec(row.get(4)?)),
-        fingerprint,
-    };
-    let price = row.get::<_, Option<i64>>(8)?.map(|price| Price::per_gib(price.cast_unsigned()));
-    Ok(Some(Shelved { blob, name, price }))
-}
-
-fn store_terms(db: &mut Connection, price: Option<Price>, closed: bool) -> rusqlite::Result<()> {
-    let tx = db.transaction()?;
-    let price = price.map(|price| price.msat_per_gib().to_string());
-    let closed = closed.then(|| "true".to_owned());
-    for (name, value) in [(PRICE_SETTING, price), (CLOSED_SETTING, closed)] {
-        match value {
-            Some(value) => {
-                tx.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)", params![name, value])?
-            }
-            None => tx.execute("DELETE FROM settings WHERE name = ?1", [name])?,
-        };
+fn hash(
+    path: &Path,
+    copy: bool,
+    copies: &Path,
+    outboards: &Path,
+    mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Hashed, PublishError> {
+    if path.is_dir() {
+        let mut folder = blobs::publish_folder(path, copy, copies, outboards, progress)?;
+        let (blob, skipped) = (folder.manifest.clone(), std::mem::take(&mut folder.skipped));
+        return Ok(Hashed { blob, folder: Some(folder.into()), skipped });
     }
-    tx.commit()
+    let total = std::fs::metadata(path).map_or(0, |file| file.len());
+    let progress = |bytes| progress(bytes, total);
+    let blob = match copy {
+        true => blobs::publish_copy(path, copies, outboards, progress),
+        false => blobs::publish(path, outboards, progress),
+    }?;
+    Ok(Hashed { blob, folder: None, skipped: Vec::new() })
 }
 
-fn load_terms(db: &Connection) -> rusqlite::Result<(Option<Price>, bool)> {
-    let setting = |name: &str| -> rusqlite::Result<Option<String>> {
-        db.query_row("SELECT value FROM settings WHERE name = ?1", [name], |row| row.get(0)).optional()
-    };
-    let price = setting(PRICE_SETTING)?.and_then(|value| value.parse().ok()).map(Price::per_gib);
-    Ok((price, setting(CLOSED_SETTING)?.is_some()))
+/// Removes what we made for something that is sold no more, where nothing else needs it: hash trees, copies, manifests.
+fn tidy(sold_no_more: &Shelved, shelf: &Shelf, copies: &Path) {
+    let left = shelf.all();
+    let needed: BTreeSet<&Path> =
+        left.iter().flat_map(Shelved::blobs).flat_map(|blob| [blob.outboard.as_path(), &blob.path]).collect();
+    let is_ours = |path: &Path| copies.canonicalize().is_ok_and(|copies| path.starts_with(copies));
+    for blob in sold_no_more.blobs() {
+        let copy = Some(blob.path.as_path()).filter(|path| is_ours(path));
+        for path in [Some(blob.outboard.as_path()), copy].into_iter().flatten() {
+            if !needed.contains(path) {
+                // What can't be removed is only disk space.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pedlar_protocol::content::Link;
+use pedlar_protocol::content::{Kind, Link};
 use pedlar_protocol::money::Price;
 use pedlar_tests::cluster::{World, agreed, number, path, text};
 use pedlar_tests::dice::Dice;
@@ -61,7 +61,7 @@ async fn where_only_liars_sell_nothing_gets_the_files_name() {
         let film = world.file(&format!("{lie:?}"), SIZE);
         let liar = open(&world, &film, lie, &mut dice).await;
         let dest = world.path(&format!("{lie:?}.bought"));
-        let link = format!("{}?addr={}", Link::new(Object::new(fs::read(&film).unwrap()).root), liar.addr);
+        let link = format!("{}?addr={}", Link::new(Kind::File, Object::new(fs::read(&film).unwrap()).root), liar.addr);
         let error = buyer.refuses(&["get", &link, "-o", path(&dest)], 15).await;
         assert_eq!(error["code"], "integrity", "{lie:?}");
         assert!(liar.lies() > 0 && liar.signed() <= liar.honest_bytes, "{lie:?}: signed for {}", liar.signed());

@@ -1,6 +1,6 @@
 //! Links that lead nowhere.
 
-use pedlar_protocol::content::{Link, Root};
+use pedlar_protocol::content::{Kind, Link, Root};
 use pedlar_tests::cluster::{path, text};
 
 use crate::{MIB, PRICE, world};
@@ -12,7 +12,7 @@ async fn what_nobody_has_is_not_found_and_it_is_said_where_it_was_searched() {
     seller.publish(&world.file("film", MIB), PRICE).await;
     buyer.knows(&seller).await;
     let dest = world.path("nothing.bin");
-    let unknown = Link::new(Root::of(b"nobody has this")).to_string();
+    let unknown = Link::new(Kind::File, Root::of(b"nobody has this")).to_string();
     let error = buyer.refuses(&["get", &unknown, "-o", path(&dest)], 4).await;
     assert_eq!(error["code"], "not_found");
     let message = text(&error["message"]);

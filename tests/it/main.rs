@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod disk_full;
 mod electrum_down;
+mod folders;
 mod frames;
 mod freeloader;
 mod integrity;

@@ -157,7 +157,7 @@ fn bad_offers(network: &Network, dice: &mut Dice) -> Vec<(&'static str, Bytes)> 
     let mut flipped = good.to_vec();
     let place = dice.below(good.len() as u64) as usize;
     flipped[place] ^= 1 << dice.below(8);
-    let title = v1::Title { name: "film".into(), root: vec![1; 32].into(), size: 1 };
+    let title = v1::Title { name: "film".into(), root: vec![1; 32].into(), size: 1, collection: false };
     let titles = |message: &mut v1::Offer| {
         let root = |number: u8| v1::Title { root: vec![number; 32].into(), ..title.clone() };
         message.listings[0].titles = (0..=MAX_TITLES as u8).map(root).collect();

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use pedlar_protocol::content::{BuildError, GROUP_LEN, MAX_SIZE, OutboardBuilder, Root, Size};
+use pedlar_protocol::content::{
+    BuildError, CollectionError, GROUP_LEN, MAX_SIZE, OutboardBuilder, PathError, Root, Size,
+};
 use tempfile::NamedTempFile;
 
 use super::files::{is_no_space, outboard_path, sync_folder_of};
@@ -30,6 +32,17 @@ pub enum PublishError {
     /// A folder, device, socket or pipe.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
+    /// A file in a folder whose path can't be sold.
+    #[error("{} can't be sold in a folder: its path: {error}", .path.display())]
+    Path {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: PathError,
+    },
+    /// The files of a folder can't be sold together.
+    #[error("the folder can't be sold: {0}")]
+    Folder(#[from] CollectionError),
     /// Longer than an object can be.
     #[error("a file of {0} bytes is too large; {MAX_SIZE} is the limit")]
     TooLarge(u64),
@@ -98,10 +111,26 @@ pub fn publish_copy(
     let mut copy = NamedTempFile::new_in(blobs).map_err(at("writing", blobs))?;
     // The kernel copies, or shares the blocks where the file system can.
     io::copy(&mut original, copy.as_file_mut()).map_err(at("copying", path))?;
+    let kept = keep_copy(copy, blobs, outboards, progress)?;
+    Ok(PublishedBlob { name: name_of(path, kept.root), ..kept })
+}
+
+/// Publishes a file of our own making, which gets its root for a name in the folder `blobs`.
+pub(super) fn keep_copy(
+    copy: NamedTempFile,
+    blobs: &Path,
+    outboards: &Path,
+    progress: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<PublishedBlob, PublishError> {
     let published = publish(copy.path(), outboards, progress)?;
     let kept = blobs.canonicalize().map_err(at("reading", blobs))?.join(published.root.to_string());
+    // The same bytes may be for sale already, also in a folder: another file in their place would be taken for a change.
+    let there = if kept.exists() { publish(&kept, outboards, |_| ControlFlow::Continue(())).ok() } else { None };
+    if let Some(there) = there.filter(|there| there.root == published.root) {
+        return Ok(there);
+    }
     persist(copy, &kept)?;
-    Ok(PublishedBlob { path: kept, name: name_of(path, published.root), ..published })
+    Ok(PublishedBlob { path: kept, ..published })
 }
 
 /// The real path of a regular file; looked at before it is opened, since opening a pipe would wait for a writer.
@@ -180,7 +209,7 @@ fn persist(file: NamedTempFile, name: &Path) -> Result<(), PublishError> {
     sync_folder_of(name).map_err(at("writing", name))
 }
 
-fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PublishError {
+pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PublishError {
     move |source| match source.kind() {
         io::ErrorKind::NotFound => PublishError::NotFound(path.to_owned()),
         io::ErrorKind::UnexpectedEof => PublishError::Changed(path.to_owned()),

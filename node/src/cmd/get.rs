@@ -1,4 +1,4 @@
-//! `get`: buys an object.
+//! `get`: buys a file or a folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,18 +39,19 @@ Examples:
   pedlar get pedlar:bafkr4i… --dry-run                    what it costs, and where
   pedlar get pedlar:bafkr4i… -o film.mkv --prepay 5000sat as a stranger: pay 5,000 sat in advance
   pedlar get pedlar:bafkr4i… --max 50sat                  stop before more than 50 sat can be lost
+  pedlar get pedlar:bagqmi… -o photos                     a folder: what is there is not bought again
 
 An advance is not refundable: what is left of it buys at the same seller later. Without coins of its own the
 node shows a payment link, and goes on when somebody has paid it.";
 
-/// Buy a file by its link, and verify every 16 KiB of it.
+/// Buy a file or a folder by its link, and verify every 16 KiB of it.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 #[command(after_help = EXAMPLES)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Args {
     /// The link: pedlar:…
     link: String,
-    /// Where the file goes: a path, or a folder
+    /// Where it goes: a path that is free, or a folder to put it into
     #[arg(short, long, value_name = "PATH", default_value = ".", value_parser = PathBufValueParser::new().try_map(std::path::absolute))]
     output: PathBuf,
     /// All that can be lost: price, fees, and an advance that is not used up
@@ -90,7 +91,7 @@ pub(crate) enum Line {
 /// What the purchase came to.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Summary {
-    /// Where the file is; nothing on a dry run.
+    /// Where it is; nothing on a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<PathBuf>,
     /// Bytes bought now: what was there already is not counted.
@@ -128,7 +129,7 @@ impl Args {
         let dest = destination(&self.output, &link);
         if dest.symlink_metadata().is_ok() {
             let exists = format!("{} exists already", dest.display());
-            return Err(Failure::usage("exists", exists).hint("name another file with -o"));
+            return Err(Failure::usage("exists", exists).hint("name another place with -o"));
         }
         Ok(Order { link, dest, max: self.max_msat.map(Msat::new), prepay_sat: self.prepay_sat })
     }
@@ -250,7 +251,9 @@ fn failure_of(error: OrderError) -> Failure {
             plain(Exit::NotFound, "not_found").hint("is the link right, and does its seller run?")
         }
         OrderError::Unreachable(_) => plain(Exit::Network, "unreachable").hint("try again later"),
+        OrderError::NoSeller(failures) if failures.iter().any(is_integrity) => plain(Exit::Integrity, "integrity"),
         OrderError::NoSeller(_) => plain(Exit::NoSeller, "no_seller"),
+        OrderError::Collection(_) => plain(Exit::Integrity, "integrity"),
         OrderError::TooDear { cheapest, .. } => {
             plain(Exit::NoSeller, "too_dear").hint(format!("raise the limit: --max {}msat", cheapest.msat()))
         }
@@ -258,8 +261,9 @@ fn failure_of(error: OrderError) -> Failure {
         OrderError::Payment(failure) => payment_failure(failure),
         OrderError::Incomplete { failures, .. } => incomplete(failures, &text),
         OrderError::Open(blobs::OpenError::Exists(_)) | OrderError::Finish(FinishError::Exists { .. }) => {
-            Failure::usage("exists", &text).hint("name another file with -o")
+            Failure::usage("exists", &text).hint("name another place with -o")
         }
+        OrderError::Open(blobs::OpenError::Foreign(_)) => Failure::usage("exists", &text),
         OrderError::Open(blobs::OpenError::NoSpace { .. })
         | OrderError::Write { source: WriteError::NoSpace, .. }
         | OrderError::Finish(FinishError::Write { source: WriteError::NoSpace, .. }) => {
@@ -303,7 +307,7 @@ fn incomplete(failures: &[SellerFailure], text: &str) -> Failure {
     let any = |test: fn(&BuyFailure) -> bool| {
         failures.iter().any(|failure| matches!(&failure.why, Why::Buying(buying) if test(buying)))
     };
-    if any(|failure| matches!(failure, BuyFailure::Integrity(_))) {
+    if failures.iter().any(is_integrity) {
         Failure::new(Exit::Integrity, "integrity", text)
     } else if any(|failure| matches!(failure, BuyFailure::Refused(refusal) if asks_for_money(refusal))) {
         Failure::new(Exit::Funds, "advance_required", text).hint("pay more in advance: --prepay AMOUNT")
@@ -314,7 +318,13 @@ fn incomplete(failures: &[SellerFailure], text: &str) -> Failure {
     }
 }
 
-/// The file itself: in a folder it takes the name that the link hints at, made safe, or its root's.
+/// Whether a seller had other bytes than those that it was asked for.
+fn is_integrity(failure: &SellerFailure) -> bool {
+    use BuyFailure::{Collection, Integrity, Whole};
+    matches!(&failure.why, Why::Buying(Integrity(_) | Collection(_) | Whole { .. }))
+}
+
+/// The file or folder itself: in a folder it takes the name that the link hints at, made safe, or its root's.
 fn destination(output: &Path, link: &Link) -> PathBuf {
     if !output.is_dir() {
         return output.to_owned();

@@ -122,7 +122,7 @@ impl From<(&Offer, &Listing)> for Offered {
 
 impl From<&Title> for Featured {
     fn from(title: &Title) -> Self {
-        let link = Link { size: Some(title.size), ..Link::new(title.root) };
+        let link = Link { size: Some(title.size), ..Link::new(title.kind, title.root) };
         Self { name: title.name.to_string(), size: title.size.bytes(), link: link.to_string() }
     }
 }

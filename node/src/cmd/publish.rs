@@ -1,4 +1,4 @@
-//! `pedlar publish`: puts a file up for sale.
+//! `pedlar publish`: puts a file or a folder up for sale.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use indicatif::BinaryBytes;
 use pedlar_protocol::content::{Link, MAX_ADDRS};
 use pedlar_protocol::money::{AmountError, Price};
-use pedlar_protocol::text::{Name, NameError};
+use pedlar_protocol::text::{Name, NameError, escape};
 use serde::{Deserialize, Serialize};
 
 use super::up::reachable;
 use super::{Remote, Verb};
 use crate::api::Out;
-use crate::blobs::PublishError;
+use crate::blobs::{PublishError, Skipped};
 use crate::cli::screen::Screen;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
@@ -25,25 +25,26 @@ const EXAMPLES: &str = "\
 Examples:
   pedlar publish film.mkv --price 10sat/GiB
   pedlar publish draft.pdf --copy --name 'A draft'
+  pedlar publish photos/           a folder: its regular files, under one link
 
 Without --price it has the price of `pedlar sell chunks --price P`.";
 
-/// Sell a file: from where it lies, for as long as it does not change.
+/// Sell a file or a folder: from where it lies, for as long as it does not change.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 #[command(after_help = EXAMPLES)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Args {
-    /// The file.
+    /// The file, or the folder.
     // The node has another working directory.
     #[arg(value_parser = PathBufValueParser::new().try_map(std::path::absolute))]
     path: PathBuf,
     /// What it costs, such as 10sat/GiB; a bare number is sat/GiB.
     #[arg(long = "price", value_name = "PRICE", value_parser = price)]
     price_msat_per_gib: Option<u64>,
-    /// What buyers see it called; by default the name of the file.
+    /// What buyers see it called; by default the name of the file or folder.
     #[arg(long, value_parser = name)]
     name: Option<String>,
-    /// Keep a copy in the home, so that the file may change.
+    /// Keep a copy in the home, so that the original may change.
     #[arg(long)]
     #[serde(default)]
     copy: bool,
@@ -53,18 +54,25 @@ pub(crate) struct Args {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Line {
-    /// More of the file is hashed.
+    /// More is hashed.
     Progress {
         /// Hashed so far.
         bytes: u64,
-        /// The file's size.
+        /// The size of all.
         total: u64,
+    },
+    /// No part of the folder: links, sockets and the like are not sold.
+    Skipped {
+        /// Where it lies.
+        path: String,
+        /// What it is.
+        reason: String,
     },
     /// It is for sale.
     Published(Published),
 }
 
-/// A file that is for sale.
+/// A file or folder that is for sale.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Published {
     /// What buyers need.
@@ -77,7 +85,7 @@ pub(crate) struct Published {
     /// Absent where it has none of its own and the shop has none, either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) price_msat_per_gib: Option<u64>,
-    /// Where the file lies.
+    /// Where it lies.
     pub(super) path: String,
 }
 
@@ -98,6 +106,7 @@ impl Verb for Args {
                 screen.progress(bytes, total);
                 return Ok(());
             }
+            Line::Skipped { path, reason } => return screen.text(format_args!("{path} is {reason}: skipped")),
             Line::Published(published) => published,
         };
         let price = published.price_msat_per_gib.map(|msat| format!(" for {}", Price::per_gib(msat)));
@@ -113,14 +122,17 @@ impl Verb for Args {
 impl Remote for Args {
     async fn run(self, node: &Node, out: Out<Line>) -> Result<Summary, Failure> {
         let begun = Instant::now();
-        let total = std::fs::metadata(&self.path).map_or(0, |file| file.len());
         let out = Arc::new(out);
         let progress = {
             let out = Arc::clone(&out);
-            move |bytes| out.progress(|| Line::Progress { bytes, total })
+            move |bytes, total| out.progress(|| Line::Progress { bytes, total })
         };
-        let shelved = node.shop.publish(self.publication()?, progress).await.map_err(not_published)?;
-        let bytes = shelved.blob.size.bytes();
+        let (shelved, skipped) = node.shop.publish(self.publication()?, progress).await.map_err(not_published)?;
+        let bytes = shelved.size().bytes();
+        for Skipped { path, what } in skipped {
+            let path = escape(&path.to_string_lossy()).to_string();
+            out.line(Line::Skipped { path, reason: what.to_owned() }).await?;
+        }
         out.line(Line::Published(Published::of(node, &shelved))).await?;
         Ok(Summary { bytes, seconds: begun.elapsed().as_secs_f64() })
     }
@@ -134,19 +146,20 @@ impl Args {
 }
 
 impl Published {
-    /// The file as its owner sees it, with a link that leads to this node.
+    /// What is for sale as its owner sees it, with a link that leads to this node.
     pub(super) fn of(node: &Node, shelved: &Shelved) -> Self {
-        let Shelved { blob, name, price } = shelved;
+        let Shelved { blob, name, price, .. } = shelved;
         let addrs = reachable(node).iter().filter_map(|addr| addr.parse().ok()).take(MAX_ADDRS).collect();
-        let link = Link { root: blob.root, name: Some(name.as_str().to_owned()), size: Some(blob.size), addrs };
+        let (name_hint, size) = (Some(name.as_str().to_owned()), Some(shelved.size()));
+        let link = Link { root: blob.root, kind: shelved.kind(), name: name_hint, size, addrs };
         let default = node.driver.read(|market| market.shop().price());
         Self {
             link: link.to_string(),
             root: blob.root.to_string(),
-            size: blob.size.bytes(),
+            size: shelved.size().bytes(),
             name: name.to_string(),
             price_msat_per_gib: price.or(default).map(Price::msat_per_gib),
-            path: blob.path.display().to_string(),
+            path: shelved.path().display().to_string(),
         }
     }
 }
@@ -164,9 +177,9 @@ fn not_published(failure: PublishFailure) -> Failure {
     match &failure {
         PublishFailure::NoPrice => Failure::usage("no_price", failure),
         PublishFailure::File(PublishError::NotFound(_)) => Failure::new(Exit::NotFound, "no_such_file", failure),
-        PublishFailure::File(PublishError::NotAFile(_) | PublishError::TooLarge(_)) => {
-            Failure::usage("not_publishable", failure)
-        }
+        PublishFailure::File(
+            PublishError::NotAFile(_) | PublishError::TooLarge(_) | PublishError::Path { .. } | PublishError::Folder(_),
+        ) => Failure::usage("not_publishable", failure),
         PublishFailure::File(PublishError::Cancelled) | PublishFailure::Interrupted => {
             Failure::new(Exit::Interrupted, "interrupted", failure)
         }

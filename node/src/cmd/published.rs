@@ -12,9 +12,8 @@ use crate::api::Out;
 use crate::cli::screen::Screen;
 use crate::failure::Failure;
 use crate::node::Node;
-use crate::shop::Shopkeeper;
 
-/// List the files that are for sale here.
+/// List the files and folders that are for sale here.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 #[command(after_help = "Example:\n  pedlar published")]
 #[serde(deny_unknown_fields)]
@@ -24,7 +23,7 @@ pub(crate) struct Args {}
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Line {
-    /// A file that is for sale.
+    /// A file or folder that is for sale.
     Published {
         /// As when it was published.
         #[serde(flatten)]
@@ -54,20 +53,19 @@ impl Verb for Args {
     }
 
     fn sum_up(Summary { published, .. }: Summary, screen: &mut Screen) -> io::Result<()> {
-        screen.count(published, "file")
+        screen.count(published, "title")
     }
 }
 
 impl Remote for Args {
     async fn run(self, node: &Node, out: Out<Line>) -> Result<Summary, Failure> {
         let shelf = node.shop.shelf().all();
-        let checks: Vec<_> = shelf.iter().map(|shelved| shelved.blob.clone()).collect();
-        let refusals = move || checks.iter().map(|blob| Shopkeeper::check(blob).err()).collect::<Vec<_>>();
+        let checks = shelf.clone();
+        let refusals = move || checks.iter().map(|one| one.refusal().map(|why| why.to_string())).collect::<Vec<_>>();
         let refusals = tokio::task::spawn_blocking(refusals).await.map_err(Failure::system)?;
         let mut summary = Summary { published: shelf.len(), bytes: 0 };
         for (shelved, refused) in shelf.iter().zip(refusals) {
-            summary.bytes = summary.bytes.saturating_add(shelved.blob.size.bytes());
-            let refused = refused.map(|error| error.to_string());
+            summary.bytes = summary.bytes.saturating_add(shelved.size().bytes());
             out.line(Line::Published { published: Published::of(node, shelved), refused }).await?;
         }
         Ok(summary)

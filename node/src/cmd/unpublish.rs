@@ -1,4 +1,4 @@
-//! `pedlar unpublish`: takes a file out of the shop.
+//! `pedlar unpublish`: takes a file or a folder out of the shop.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::cli::screen::Screen;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 
-/// Stop selling a file; the file itself is left alone.
+/// Stop selling a file or a folder, which itself is left alone.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 #[command(after_help = "Example:\n  pedlar unpublish pedlar:bafk…")]
 #[serde(deny_unknown_fields)]

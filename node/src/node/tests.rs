@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pedlar_protocol::content::{Link, Size};
+use pedlar_protocol::content::{Kind, Link, Size};
 use pedlar_protocol::money::Price;
 use pedlar_wallet::Words;
 use tokio_util::sync::CancellationToken;
@@ -34,9 +34,9 @@ async fn publish(node: &Node, dir: &Path, bytes: &[u8], price: Price) -> Link {
     let path = dir.join("sold.bin");
     std::fs::write(&path, bytes).unwrap();
     let publication = Publication { path, name: None, price: Some(price), copy: false };
-    let shelved = node.shop.publish(publication, |_| ControlFlow::Continue(())).await.unwrap();
+    let (shelved, _) = node.shop.publish(publication, |_, _| ControlFlow::Continue(())).await.unwrap();
     let addrs = node.net.listen_addrs().into_iter().map(|addr| addr.with_p2p(node.net.peer_id()).unwrap());
-    Link { addrs: addrs.collect(), ..Link::new(shelved.blob.root) }
+    Link { addrs: addrs.collect(), ..Link::new(Kind::File, shelved.blob.root) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ use pedlar_protocol::account::Direction;
 use pedlar_protocol::book::Ranked;
 use pedlar_protocol::id::TopUpId;
 use pedlar_protocol::money::Msat;
+use pedlar_protocol::session::Request;
 use pedlar_protocol::settlement::{AdvanceError, Onchain, first_step, plan_advance};
 use pedlar_wallet::PayError;
 use tokio::time::Instant;
@@ -90,7 +91,7 @@ impl Buyer {
         stop: &CancellationToken,
         tell: Tell<'_>,
     ) -> Result<Found, OrderError> {
-        let Found { seller, addrs, offered, min_topup_sat, served, .. } = found;
+        let Found { seller, addrs, offered, whole, min_topup_sat, served, .. } = found;
         let (price, size) = (offered.quote.quote().price, offered.size);
         let rail = Onchain { fee_sat: best.candidate.setup_fee.ceil_sat(), min_sat: min_topup_sat };
         let max = trade.left(order.max);
@@ -109,11 +110,11 @@ impl Buyer {
         let paid = top_up(&self.driver, &self.net, topup, stop, &tell_payment).await?;
         trade.fees_sat = trade.fees_sat.saturating_add(paid.fee_sat);
         trade.txid = paid.txid;
-        let asked = find::ask(&self.driver, &self.net, seller, addrs.clone(), order.link.root).await;
+        let asked = find::ask(&self.driver, &self.net, seller, addrs.clone(), Request::Chunks(order.link.root)).await;
         // What was paid for is what was quoted before, also where the seller promised others a worse price.
         let offered = asked.and_then(|offered| offered.unchanged(price, size));
         let offered = offered.map_err(|failure| PaymentFailure::Quote(Box::new(failure)))?;
-        Ok(Found { seller, addrs, offered, available: best.charge, min_topup_sat, served })
+        Ok(Found { seller, addrs, offered, whole, available: best.charge, min_topup_sat, served })
     }
 }
 

@@ -11,8 +11,9 @@ use futures::stream;
 use libp2p_identity::PeerId;
 use pedlar_net::{Multiaddr, NetHandle, OpenError};
 use pedlar_protocol::account::Direction;
-use pedlar_protocol::content::{Link, Root};
+use pedlar_protocol::content::{EntryPath, Link, Whole};
 use pedlar_protocol::money::{Msat, Price};
+use pedlar_protocol::session::Request;
 use tokio::time::sleep;
 
 use crate::accounts;
@@ -31,6 +32,8 @@ pub(crate) struct Found {
     pub(crate) seller: PeerId,
     pub(crate) addrs: Vec<Multiaddr>,
     pub(crate) offered: Offered,
+    /// All that it says to sell under the root.
+    pub(crate) whole: Whole,
     /// What could be bought there now without paying.
     pub(crate) available: Msat,
     /// The smallest advance it takes, in sat.
@@ -43,6 +46,8 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct SellerFailure {
     pub(crate) seller: PeerId,
+    /// The file of a folder that it concerns.
+    pub(crate) entry: Option<EntryPath>,
     pub(crate) why: Why,
 }
 
@@ -57,15 +62,29 @@ pub(crate) enum Why {
 
 impl SellerFailure {
     pub(crate) const fn buying(seller: PeerId, failure: BuyFailure) -> Self {
-        Self { seller, why: Why::Buying(failure) }
+        Self { seller, entry: None, why: Why::Buying(failure) }
+    }
+
+    /// What went wrong, and with what.
+    pub(crate) fn reason(&self) -> String {
+        match &self.entry {
+            Some(entry) => format!("{entry}: {}", self.why),
+            None => self.why.to_string(),
+        }
     }
 }
 
 impl Display for SellerFailure {
     fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
-        match &self.why {
-            Why::Unreachable(error) => write!(f, "{}: {error}", self.seller),
-            Why::Buying(failure) => write!(f, "{}: {failure}", self.seller),
+        write!(f, "{}: {}", self.seller, self.reason())
+    }
+}
+
+impl Display for Why {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        match self {
+            Self::Unreachable(error) => error.fmt(f),
+            Self::Buying(failure) => failure.fmt(f),
         }
     }
 }
@@ -79,7 +98,7 @@ impl Buyer {
         }
         let sellers = self.in_order(sellers, link);
         let mut silent: BTreeSet<PeerId> = sellers.iter().map(|(seller, _)| *seller).collect();
-        let asked = stream::iter(sellers).map(|(seller, addrs)| self.ask(link.root, seller, addrs));
+        let asked = stream::iter(sellers).map(|(seller, addrs)| self.ask(link, seller, addrs));
         let mut answers = pin!(asked.buffer_unordered(MAX_SELLERS).take_until(sleep(PATIENCE)));
         let (mut found, mut failures) = (Vec::new(), Vec::new());
         while let Some(answer) = answers.next().await {
@@ -92,7 +111,7 @@ impl Buyer {
                 Err(failure) => failures.push(failure),
             }
         }
-        let timeout = |seller| SellerFailure { seller, why: Why::Unreachable(OpenError::Timeout) };
+        let timeout = |seller| SellerFailure { seller, entry: None, why: Why::Unreachable(OpenError::Timeout) };
         failures.extend(silent.into_iter().map(timeout));
         if !found.is_empty() {
             return Ok(found);
@@ -149,10 +168,11 @@ impl Buyer {
         (sellers, format!("{kademlia}, {offers} offers, {} addresses in the link", link.addrs.len()))
     }
 
-    async fn ask(&self, root: Root, seller: PeerId, addrs: Vec<Multiaddr>) -> Result<Found, SellerFailure> {
-        let offered = ask(&self.driver, &self.net, seller, addrs.clone(), root).await;
+    async fn ask(&self, link: &Link, seller: PeerId, addrs: Vec<Multiaddr>) -> Result<Found, SellerFailure> {
+        let offered = ask(&self.driver, &self.net, seller, addrs.clone(), Request::Chunks(link.root)).await;
+        let offered = offered.and_then(|offered| offered.of_kind(link.kind));
         let offered = offered.map_err(|failure| match failure {
-            BuyFailure::Open(error) => SellerFailure { seller, why: Why::Unreachable(error) },
+            BuyFailure::Open(error) => SellerFailure { seller, entry: None, why: Why::Unreachable(error) },
             failure => SellerFailure::buying(seller, failure),
         })?;
         let served =
@@ -167,7 +187,8 @@ impl Buyer {
                 }
             },
         };
-        Ok(Found { seller, addrs, offered, available, min_topup_sat, served: served.unwrap_or_default() })
+        let whole = offered.whole(link.kind);
+        Ok(Found { seller, addrs, offered, whole, available, min_topup_sat, served: served.unwrap_or_default() })
     }
 }
 
@@ -184,8 +205,8 @@ pub(super) async fn ask(
     net: &NetHandle,
     seller: PeerId,
     addrs: Vec<Multiaddr>,
-    root: Root,
+    request: Request,
 ) -> Result<Offered, BuyFailure> {
     let stream = net.open(seller, addrs, "chunks").await?;
-    Offered::ask(driver, seller, root, stream).await
+    Offered::ask(driver, seller, request, stream).await
 }

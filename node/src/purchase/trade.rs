@@ -1,22 +1,21 @@
-//! One order from its quotes to its file: who is asked first, what is left of the limit, when the next one is asked.
+//! One order from its quotes to its goods: who is asked first, what is left of the limit, when the next one is asked.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 
 use libp2p_identity::PeerId;
 use pedlar_protocol::book::{Candidate, Ranked, rank};
-use pedlar_protocol::content::Size;
+use pedlar_protocol::content::EntryPath;
 use pedlar_protocol::money::Msat;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use crate::accounts;
-use crate::blobs::{Download, OpenError, WriteError, folder_of};
-use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell, find};
-use crate::session::{Bought, BuyFailure, Purchase, lock};
+use crate::blobs::OpenError;
+use crate::purchase::goods::Goods;
+use crate::purchase::object::Sale;
+use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell};
+use crate::session::Bought;
 
-/// How often a seller that broke off is asked again before the next one is.
-const TRIES: usize = 2;
+/// Failures that are told of one order: enough to see what is wrong.
+const MAX_FAILURES: usize = 16;
 
 /// Reliability of a seller that served us before, and of one that we do not know, in thousandths.
 const SERVED_WELL: u16 = 900;
@@ -30,27 +29,50 @@ pub(super) struct Trade {
     pub(super) txid: Option<String>,
     pub(super) sellers: Vec<(PeerId, Bought)>,
     pub(super) failures: Vec<SellerFailure>,
+    /// What objects that are under way may still cost.
+    reserved: Msat,
 }
 
 impl Trade {
     /// What may still be lost, where the order has a limit.
     pub(super) fn left(&self, max: Option<Msat>) -> Option<Msat> {
         let fees = Msat::from_sat(self.fees_sat).unwrap_or(Msat::MAX);
-        max.map(|max| max.saturating_sub(self.paid).saturating_sub(fees))
+        max.map(|max| max.saturating_sub(self.paid).saturating_sub(fees).saturating_sub(self.reserved))
     }
 
-    fn note(&mut self, seller: PeerId, bought: Bought) {
+    /// Sets aside what an object may cost, so that objects which are bought at once don't spend the same money.
+    pub(super) fn reserve(&mut self, cost: Msat) {
+        self.reserved = self.reserved.saturating_add(cost);
+    }
+
+    /// Lets go of what was set aside for an object, now that it is known what it did cost.
+    pub(super) fn release(&mut self, cost: Msat) {
+        self.reserved = self.reserved.saturating_sub(cost);
+    }
+
+    /// Takes down what was bought, and what went wrong on the way; `entry` is the file of a folder that it concerns.
+    pub(super) fn note(&mut self, seller: PeerId, sale: Sale, entry: Option<&EntryPath>, tell: Tell<'_>) {
+        let bought = sale.bought;
         self.paid = self.paid.saturating_add(bought.cost);
         match self.sellers.iter_mut().find(|(known, _)| *known == seller) {
             Some((_, sum)) => sum.add(bought),
             None if bought.bytes > 0 => self.sellers.push((seller, bought)),
             None => {}
         }
+        for failure in sale.failures {
+            self.fail(SellerFailure { entry: entry.cloned(), ..SellerFailure::buying(seller, failure) }, tell);
+        }
+    }
+
+    /// Takes down that a seller failed, and says so.
+    pub(super) fn fail(&mut self, failure: SellerFailure, tell: Tell<'_>) {
+        // Of a folder, each file may fail.
+        if self.failures.len() < MAX_FAILURES {
+            tell(News::Failed { seller: failure.seller, reason: failure.reason() });
+            self.failures.push(failure);
+        }
     }
 }
-
-/// The file being bought, shared with the thread that writes it.
-type Part = Arc<Mutex<Download>>;
 
 impl Buyer {
     /// Buys what is missing: from those who deliver now, the cheapest first, then from the best of those who are to be
@@ -62,30 +84,29 @@ impl Buyer {
         stop: &CancellationToken,
         tell: Tell<'_>,
     ) -> Result<PathBuf, OrderError> {
-        let mut part = kept(order).await?;
-        if let Some(done) = part.take_if(|part| lock(part).is_complete()) {
-            return self.finish(done).await;
+        let mut goods = Goods::kept(order).await?;
+        if goods.is_complete() {
+            return self.finish(goods).await;
         }
         let found = stop.run_until_cancelled(self.find(&order.link)).await;
         let mut found = found.ok_or(OrderError::Interrupted)??;
-        let have = part.as_ref().map_or(0, |part| lock(part).present_bytes());
         let setup_fee = self.setup_fee().await;
-        let affordable = within(rank_found(&found, have, setup_fee, tell), order.max)?;
+        let affordable = within(rank_found(&found, &goods, setup_fee, tell), order.max)?;
         let (ready, others): (Vec<_>, Vec<_>) = affordable.into_iter().partition(|one| one.advance == Msat::ZERO);
         let mut unopened = None;
         for best in ready.iter().chain(others.first()) {
             let Some(place) = found.iter().position(|one| one.seller == best.candidate.seller) else { continue };
             let mut one = found.swap_remove(place);
             // Before anything is paid: money for what can't be kept is lost.
-            let opened = match open(order, one.offered.size, part.take()).await {
+            match goods.open(order, one.offered.size, one.whole).await {
                 // The size is its claim only; another's may fit.
                 Err(error @ (OpenError::NoSpace { .. } | OpenError::OtherSize { .. })) => {
                     tell(News::Failed { seller: one.seller, reason: error.to_string() });
                     unopened = Some(error);
                     continue;
                 }
-                opened => part.insert(opened?),
-            };
+                opened => opened?,
+            }
             if best.advance > Msat::ZERO {
                 one = match self.pay_advance(order, best, one, trade, stop, tell).await {
                     // Those who asked for none have failed, and that is what is to be told.
@@ -93,84 +114,20 @@ impl Buyer {
                     paid => paid?,
                 };
             }
-            if self.buy_from(order, one, opened, trade, stop, tell).await? {
-                break;
+            let all_there = match &mut goods {
+                Goods::File(file) => self.buy_file(order, file, one, trade, stop, tell).await?,
+                Goods::Folder(folder) => self.buy_folder(order, folder, one, trade, stop, tell).await?,
+            };
+            if all_there {
+                return self.finish(goods).await;
             }
         }
-        let part = match part {
-            Some(part) if lock(&part).is_complete() => return self.finish(part).await,
-            Some(part) => Some(part),
-            None => kept(order).await?,
-        };
         let failures = std::mem::take(&mut trade.failures);
-        match (part, unopened) {
+        match (goods.progress(), unopened) {
             (_, Some(error)) if failures.is_empty() => Err(error.into()),
-            (Some(part), _) => {
-                let part = lock(&part);
-                Err(OrderError::Incomplete { have: part.present_bytes(), total: part.size().bytes(), failures })
-            }
+            (Some((have, total)), _) => Err(OrderError::Incomplete { have, total, failures }),
             (None, _) => Err(OrderError::NoSeller(failures)),
         }
-    }
-
-    /// Buys from one seller what is missing; whether all is there then.
-    async fn buy_from(
-        &self,
-        order: &Order,
-        found: Found,
-        part: &Part,
-        trade: &mut Trade,
-        stop: &CancellationToken,
-        tell: Tell<'_>,
-    ) -> Result<bool, OrderError> {
-        let (seller, addrs) = (found.seller, found.addrs);
-        let (price, size) = (found.offered.quote.quote().price, found.offered.size);
-        let mut offered = Ok(found.offered);
-        for attempt in 1..=TRIES {
-            let mut there = lock(part).present_bytes();
-            let progress = |bytes| {
-                there += bytes;
-                tell(News::Progress { bytes: there, total: size.bytes() });
-            };
-            let (bought, outcome) = match offered {
-                Ok(offered) => {
-                    let limit = trade.left(order.max);
-                    let run = Purchase { driver: &self.driver, root: order.link.root, part, limit, stop };
-                    run.from(offered, progress).await
-                }
-                Err(failure) => (Bought::default(), Err(failure)),
-            };
-            trade.note(seller, bought);
-            // The books are to agree before we go. Where the connection is gone, they do so when there is one again: to wait
-            // for a dead seller here would keep us from the next.
-            if !matches!(outcome, Err(BuyFailure::Io(_) | BuyFailure::Open(_))) {
-                accounts::settle(&self.driver, &self.net, seller, addrs.clone()).await;
-            }
-            let failure = match outcome {
-                Ok(()) => return Ok(true),
-                Err(BuyFailure::Interrupted) => return Err(OrderError::Interrupted),
-                // Ours, not the seller's: no other one can help.
-                Err(BuyFailure::Write(source)) => return Err(unwritten(order, &lock(part), source)),
-                Err(BuyFailure::Store(error)) => return Err(error.into()),
-                Err(failure) => failure,
-            };
-            tell(News::Failed { seller, reason: failure.to_string() });
-            let again = failure.is_worth_another_try() && attempt < TRIES;
-            trade.failures.push(SellerFailure::buying(seller, failure));
-            if !again {
-                return Ok(false);
-            }
-            let asked = find::ask(&self.driver, &self.net, seller, addrs.clone(), order.link.root).await;
-            offered = asked.and_then(|offered| offered.unchanged(price, size));
-        }
-        Ok(false)
-    }
-
-    async fn finish(&self, part: Part) -> Result<PathBuf, OrderError> {
-        let outboards = self.outboards.clone();
-        let part = Arc::into_inner(part).and_then(|part| part.into_inner().ok()).ok_or(OrderError::Interrupted)?;
-        let finished = spawn_blocking(move || part.finish(&outboards)).await;
-        Ok(finished.map_err(|_| OrderError::Interrupted)??.path)
     }
 
     /// The fee of an advance now.
@@ -181,14 +138,18 @@ impl Buyer {
 }
 
 /// Orders the sellers by what the bytes that are not here cost there in all, each by its own claim of the size.
-pub(super) fn rank_found(found: &[Found], have: u64, setup_fee: Msat, tell: Tell<'_>) -> Vec<Ranked> {
-    let ranked = rank(found.iter().map(|one| Candidate {
-        seller: one.seller,
-        price: one.offered.quote.quote().price,
-        bytes: one.offered.size.bytes().saturating_sub(have),
-        available: one.available,
-        setup_fee,
-        reliability: if one.served > Msat::ZERO { SERVED_WELL } else { STRANGER },
+pub(super) fn rank_found(found: &[Found], goods: &Goods, setup_fee: Msat, tell: Tell<'_>) -> Vec<Ranked> {
+    let ranked = rank(found.iter().map(|one| {
+        let missing = goods.missing(one.whole);
+        Candidate {
+            seller: one.seller,
+            price: one.offered.quote.quote().price,
+            bytes: missing.bytes,
+            objects: missing.objects,
+            available: one.available,
+            setup_fee,
+            reliability: if one.served > Msat::ZERO { SERVED_WELL } else { STRANGER },
+        }
     }));
     for one in &ranked {
         let Candidate { seller, price, available, .. } = one.candidate;
@@ -205,30 +166,4 @@ fn within(ranked: Vec<Ranked>, max: Option<Msat>) -> Result<Vec<Ranked>, OrderEr
         (Some(cheapest), Some(max)) if cheapest > max => Err(OrderError::TooDear { cheapest, max }),
         (Some(_), _) => Ok(ranked.into_iter().filter(|one| max.is_none_or(|max| one.total <= max)).collect()),
     }
-}
-
-/// What the owner is told when the disk takes no more of the file.
-fn unwritten(order: &Order, part: &Download, source: WriteError) -> OrderError {
-    let missing = part.size().bytes().saturating_sub(part.present_bytes());
-    OrderError::Write { folder: folder_of(&order.dest), missing, source }
-}
-
-/// What an earlier try of the order left behind.
-async fn kept(order: &Order) -> Result<Option<Part>, OpenError> {
-    match Download::begun(order.link.root, &order.dest) {
-        Some(size) => open(order, size, None).await.map(Some),
-        None => Ok(None),
-    }
-}
-
-/// The partial file at this size: the one that is open, if it has it.
-async fn open(order: &Order, size: Size, part: Option<Part>) -> Result<Part, OpenError> {
-    if let Some(part) = part.filter(|part| lock(part).size() == size) {
-        return Ok(part);
-    }
-    let (root, dest) = (order.link.root, order.dest.clone());
-    // Checking what is there may read all of it.
-    let opened = spawn_blocking(move || Download::open(root, size, &dest)).await;
-    let stopped = |error| OpenError::Io { path: order.dest.clone(), source: std::io::Error::other(error) };
-    Ok(Arc::new(Mutex::new(opened.map_err(stopped)??)))
 }

@@ -36,18 +36,18 @@ impl Service for Chunks {
     }
 
     fn quote(&self, request: Request) -> BoxFuture<'_, Result<Delivery, Refusal>> {
-        let Request::Chunks(root) = request;
-        quote(&self.shelf, root).boxed()
+        quote(&self.shelf, request).boxed()
     }
 }
 
-async fn quote(shelf: &Shelf, root: Root) -> Result<Delivery, Refusal> {
-    let blob = shelf.blob(&root).ok_or(Refusal::NotFound)?;
+async fn quote(shelf: &Shelf, request: Request) -> Result<Delivery, Refusal> {
+    let root = *request.object();
+    let blob = shelf.blob(&request).ok_or(Refusal::NotFound)?;
     let size = blob.size;
     let opened = spawn_blocking(move || BlobReader::open(&blob)).await;
     let reader = opened.map_err(|_| UNREADABLE)?.map_err(|error| refusal_of(&root, &error))?;
     let reader = Arc::new(reader);
-    Ok(Delivery { root, size, serve: Box::new(move |session| serve(session, root, reader).boxed()) })
+    Ok(Delivery { request, size, serve: Box::new(move |session| serve(session, root, reader).boxed()) })
 }
 
 async fn serve(session: &mut Session, root: Root, reader: Arc<BlobReader>) -> Result<(), SessionError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libp2p_identity::PeerId;
 use pedlar_net::{OpenError, Stream};
-use pedlar_protocol::content::{Root, Size, VerifyError};
+use pedlar_protocol::content::{Collection, CollectionError, Kind, Root, Size, VerifyError, Whole};
 use pedlar_protocol::market::BuyError;
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
@@ -47,6 +47,17 @@ pub(crate) enum BuyFailure {
     /// What came is not what was asked for.
     #[error("wrong bytes: {0}")]
     Integrity(#[from] VerifyError),
+    /// What comes can be no list of files.
+    #[error("wrong list of files: {0}")]
+    Collection(#[from] CollectionError),
+    /// The folder is not what the seller said it was.
+    #[error("the seller says {} bytes in {} objects, the folder has {} in {}", .said.bytes, .said.objects, .whole.bytes, .whole.objects)]
+    Whole {
+        /// The seller's word.
+        said: Whole,
+        /// What the manifest says.
+        whole: Whole,
+    },
     /// The seller breaks the protocol.
     #[error("the seller breaks the protocol: {0}")]
     Violation(#[from] BuyerViolation),
@@ -105,17 +116,22 @@ impl Offered {
     ///
     /// # Errors
     /// [`BuyFailure`] says why there is none.
-    pub(crate) async fn ask(driver: &Driver, seller: PeerId, root: Root, stream: Stream) -> Result<Self, BuyFailure> {
+    pub(crate) async fn ask(
+        driver: &Driver,
+        seller: PeerId,
+        request: Request,
+        stream: Stream,
+    ) -> Result<Self, BuyFailure> {
         let traffic = stream.traffic();
         let (read, write) = split(stream);
         let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Data), FrameWriter::new(write));
-        writer.send(FrameKind::Control, &Frame::Open(Request::Chunks(root)).encode()).await?;
+        writer.send(FrameKind::Control, &Frame::Open(request).encode()).await?;
         let signed = match Frame::decode(reader.next_within(QUOTE_DEADLINE).await?.payload)? {
             Frame::Quote(signed) => signed,
             Frame::Refused(refusal) => return Err(BuyFailure::Refused(refusal)),
             _ => return Err(BuyFailure::Order),
         };
-        let quote = driver.read(|market| market.handle_quote(now(), seller, root, signed))?;
+        let quote = driver.read(|market| market.handle_quote(now(), seller, request, signed))?;
         let size = Size::new(quote.quote().size).ok_or(BuyerViolation::NotWanted)?;
         Ok(Self { quote, size, reader, writer, traffic })
     }
@@ -130,6 +146,24 @@ impl Offered {
             return Err(BuyError::TooDear { asked, promised: price }.into());
         }
         if self.size == size { Ok(self) } else { Err(BuyError::Other("size").into()) }
+    }
+
+    /// Refuses a quote for a folder that does not say what the whole is, or whose manifest is longer than any may be.
+    ///
+    /// # Errors
+    /// [`BuyFailure`]; nothing is bought.
+    pub(crate) fn of_kind(self, kind: Kind) -> Result<Self, BuyFailure> {
+        if kind == Kind::File {
+            return Ok(self);
+        }
+        Collection::check_len(self.size.bytes())?;
+        if self.quote.quote().whole.is_some() { Ok(self) } else { Err(BuyError::Other("whole").into()) }
+    }
+
+    /// All that the seller says to sell under the root.
+    pub(crate) fn whole(&self, kind: Kind) -> Whole {
+        let alone = Whole { bytes: self.size.bytes(), objects: 1 };
+        self.quote.quote().whole.filter(|_| kind == Kind::Collection).unwrap_or(alone)
     }
 
     /// Ends the session without buying.

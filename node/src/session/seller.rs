@@ -137,7 +137,7 @@ pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: 
         if driver.store().trouble().is_some() {
             return Err(SessionError::Refused(NOT_STORED));
         }
-        let quote = driver.update(|market| market.handle_open(now(), buyer, delivery.root, delivery.size));
+        let quote = driver.update(|market| market.handle_open(now(), buyer, delivery.request, delivery.size));
         Ok((quote.map_err(SessionError::Refused)?, delivery))
     });
     let (quote, delivery) = match opened {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pedlar_net::{InboundStream, NetHandle, PeerId, Stream};
 use pedlar_proto::v1::{self, account_reply, account_request};
-use pedlar_protocol::content::Groups;
+use pedlar_protocol::content::{Groups, Whole};
 use pedlar_protocol::money::Price;
 use pedlar_protocol::offer::Service;
 use pedlar_protocol::session::quote::{Quote, SignedQuote, SignedReceipt};
@@ -45,10 +45,12 @@ pub enum Lie {
     Smaller,
     /// The object is said to have no end that a disk could hold.
     Endless,
+    /// Nothing: the object itself is the lie.
+    Nothing,
 }
 
 impl Lie {
-    /// Every lie.
+    /// Every lie about an honest object.
     pub const ALL: [Self; 8] = [
         Self::FlippedBit,
         Self::Truncated,
@@ -99,17 +101,31 @@ pub struct HostileSeller {
 impl HostileSeller {
     /// A seller of this object that tells `lie` at a place that the dice choose; it is a provider when this returns.
     pub async fn open(world: &World, object: Object, lie: Lie, dice: &mut Dice) -> Self {
+        Self::open_with(world, object, lie, None, dice).await
+    }
+
+    /// A seller of a folder with this manifest, whatever it says; the files themselves it does not have.
+    pub async fn of_folder(world: &World, manifest: Vec<u8>, dice: &mut Dice) -> Self {
+        let whole = Some(Whole { bytes: manifest.len() as u64, objects: 1 });
+        Self::open_with(world, Object::new(manifest), Lie::Nothing, whole, dice).await
+    }
+
+    async fn open_with(world: &World, object: Object, lie: Lie, whole: Option<Whole>, dice: &mut Dice) -> Self {
         let stranger = Stranger::listening(world).await;
         stranger.net.provide(*object.root.as_bytes()).await.expect("a provider");
-        let lies_at = dice.below(object.size.bytes());
+        let lies_at = match lie {
+            Lie::Nothing => object.size.bytes(),
+            _ => dice.below(object.size.bytes()),
+        };
         let honest_bytes = match lie {
-            Lie::Surplus => object.size.bytes(),
+            Lie::Surplus | Lie::Nothing => object.size.bytes(),
             _ if lie.is_about_size() => 0,
             _ => lies_at,
         };
         let (id, net, deeds) = (stranger.id(), stranger.net.clone(), Arc::new(Deeds::default()));
         let addr = format!("{}/p2p/{id}", net.listen_addrs().first().expect("it listens"));
-        let shop = Arc::new(Shop { object, lie, lies_at, deeds: Arc::clone(&deeds), dice: Mutex::new(dice.split()) });
+        let shop =
+            Arc::new(Shop { object, lie, lies_at, whole, deeds: Arc::clone(&deeds), dice: Mutex::new(dice.split()) });
         let task = tokio::spawn(serve(stranger, shop));
         Self { id, addr, honest_bytes, deeds, task, _net: net }
     }
@@ -135,6 +151,7 @@ struct Shop {
     object: Object,
     lie: Lie,
     lies_at: u64,
+    whole: Option<Whole>,
     deeds: Arc<Deeds>,
     dice: Mutex<Dice>,
 }
@@ -152,6 +169,8 @@ async fn serve(mut stranger: Stranger, shop: Arc<Shop>) {
                 offer_seq: 0,
                 service: Service::Chunks,
                 object: *shop.object.root.as_bytes(),
+                collection: None,
+                whole: shop.whole,
                 size: shop.lie.claim(shop.object.size.bytes()),
                 price: PRICE,
                 expires: now().saturating_add(Duration::from_secs(3600)),
@@ -200,7 +219,7 @@ impl Shop {
                 Lie::Garbage => bytes = self.dice.lock().expect("no panic").garbage(bytes.len()),
                 Lie::Surplus => bytes.extend_from_slice(b"surplus"),
                 Lie::OtherRange => said = Groups::new(wanted.start() + 1, wanted.end() + 1).expect("a range"),
-                Lie::Larger | Lie::Smaller | Lie::Endless => {}
+                Lie::Larger | Lie::Smaller | Lie::Endless | Lie::Nothing => {}
             }
         }
         say(stream, &Frame::Serving(said)).await?;

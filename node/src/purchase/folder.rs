@@ -1,0 +1,323 @@
+//! A folder from its sellers: the manifest as any object, then the objects that it names, several at once.
+//!
+//! All of them are sold under one root at one price, so one choice of a seller and one advance do for the whole, and the
+//! counters are exchanged once in many objects.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use libp2p_identity::PeerId;
+use pedlar_net::Multiaddr;
+use pedlar_protocol::content::{Collection, CollectionEntry, Root, Size, Whole};
+use pedlar_protocol::money::{Msat, Price};
+use pedlar_protocol::refusal::Refusal;
+use pedlar_protocol::session::Request;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::{FolderDownload, OpenError};
+use crate::purchase::goods::{self, Part};
+use crate::purchase::object::{Lot, Sale};
+use crate::purchase::trade::Trade;
+use crate::purchase::{Buyer, Found, News, Order, OrderError, SellerFailure, Tell};
+use crate::session::{BuyFailure, lock};
+
+/// Objects bought at once: what one waits for its quote and its disk, others use. A seller has places for many more.
+const AT_ONCE: usize = 8;
+
+/// The counters are exchanged once in so many objects: half of what one exchange carries.
+const SETTLE_EVERY: usize = 32;
+
+/// The objects of a folder that are here.
+#[derive(Default)]
+pub(super) struct Folder {
+    download: Option<FolderDownload>,
+    /// The manifest, while it is bought.
+    manifest: Option<Part>,
+    collection: Option<Collection>,
+}
+
+/// Where the objects of a folder come from.
+struct Source<'a> {
+    collection: Root,
+    seller: PeerId,
+    addrs: &'a [Multiaddr],
+    price: Price,
+    download: &'a FolderDownload,
+    stop: &'a CancellationToken,
+    /// Bytes of the whole that are here.
+    there: AtomicU64,
+    total: u64,
+    tell: Tell<'a>,
+}
+
+/// An object that was tried.
+struct Tried<'a> {
+    entry: &'a CollectionEntry,
+    reserved: Msat,
+    outcome: Result<Sale, OrderError>,
+}
+
+impl Folder {
+    /// What an earlier try of the order left behind.
+    pub(super) async fn kept(order: &Order) -> Result<Self, OrderError> {
+        if !FolderDownload::begun(&order.dest) {
+            return Ok(Self::default());
+        }
+        let mut folder = Self { download: Some(begin(order).await?), ..Self::default() };
+        folder.read_manifest(order).await?;
+        Ok(folder)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.collection.is_some() && self.objects().is_empty()
+    }
+
+    pub(super) fn progress(&self) -> Option<(u64, u64)> {
+        let total = self.collection.as_ref()?.whole().bytes;
+        let missing: u64 = self.objects().iter().map(|entry| entry.size.bytes()).sum();
+        Some((total.saturating_sub(missing), total))
+    }
+
+    pub(super) fn missing(&self, said: Whole) -> Whole {
+        if self.collection.is_none() {
+            return said;
+        }
+        let objects = self.objects();
+        Whole { bytes: objects.iter().map(|entry| entry.size.bytes()).sum(), objects: objects.len() as u64 }
+    }
+
+    pub(super) async fn open(&mut self, order: &Order, size: Size, said: Whole) -> Result<(), OpenError> {
+        if self.download.is_none() {
+            self.download = Some(begin(order).await?);
+        }
+        let need = self.missing(said).bytes;
+        let Some(download) = &self.download else { return Ok(()) };
+        download.require_room(need)?;
+        if self.collection.is_none() {
+            // Another one is closed before, for the lock on it.
+            self.manifest = None;
+            self.manifest = Some(goods::open(order.link.root, size, &download.object(&order.link.root)).await?);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(self) -> Result<PathBuf, OrderError> {
+        let (download, collection) = self.download.zip(self.collection).ok_or(OrderError::Interrupted)?;
+        let finished = spawn_blocking(move || download.finish(&collection)).await;
+        Ok(finished.map_err(|_| OrderError::Interrupted)??)
+    }
+
+    /// The objects that are not here, in the order of paths.
+    fn objects(&self) -> Vec<&CollectionEntry> {
+        let (Some(download), Some(collection)) = (&self.download, &self.collection) else { return Vec::new() };
+        let mut objects = collection.objects();
+        objects.retain(|entry| !download.has(entry));
+        objects
+    }
+
+    /// Reads the manifest, where it is complete. A folder that nobody can lay out is given up.
+    async fn read_manifest(&mut self, order: &Order) -> Result<(), OrderError> {
+        let Some(download) = self.download.take() else { return Ok(()) };
+        let root = order.link.root;
+        let read = spawn_blocking(move || {
+            let read = download.manifest(&root).map(|found| found.map(|bytes| Collection::decode(&bytes)));
+            if matches!(read, Ok(Some(Err(_)))) {
+                download.discard();
+                return (None, read);
+            }
+            (Some(download), read)
+        });
+        let (download, read) = read.await.map_err(|_| OrderError::Interrupted)?;
+        self.download = download;
+        let io = |source| OpenError::Io { path: order.dest.clone(), source };
+        self.collection = read.map_err(io)?.transpose().map_err(OrderError::Collection)?;
+        Ok(())
+    }
+}
+
+impl Buyer {
+    /// Buys what is missing of a folder from one seller; whether all is there then.
+    pub(super) async fn buy_folder(
+        &self,
+        order: &Order,
+        folder: &mut Folder,
+        found: Found,
+        trade: &mut Trade,
+        stop: &CancellationToken,
+        tell: Tell<'_>,
+    ) -> Result<bool, OrderError> {
+        let (seller, price, said) = (found.seller, found.offered.quote.quote().price, found.whole);
+        let addrs = found.addrs.clone();
+        match folder.manifest.take() {
+            Some(part) => {
+                if !self.buy_manifest(order, part, found, trade, stop, tell).await? {
+                    return Ok(false);
+                }
+                folder.read_manifest(order).await?;
+            }
+            None => found.offered.decline().await,
+        }
+        let Some(collection) = &folder.collection else { return Ok(false) };
+        let whole = collection.whole();
+        if said != whole {
+            let failure = BuyFailure::Whole { said, whole };
+            trade.fail(SellerFailure::buying(seller, failure), tell);
+            return Ok(false);
+        }
+        self.buy_objects(order, folder, (seller, &addrs, price), trade, stop, tell).await
+    }
+
+    /// Buys the manifest; whether it is there then.
+    async fn buy_manifest(
+        &self,
+        order: &Order,
+        part: Part,
+        found: Found,
+        trade: &mut Trade,
+        stop: &CancellationToken,
+        tell: Tell<'_>,
+    ) -> Result<bool, OrderError> {
+        let Found { seller, addrs, offered, whole, .. } = found;
+        let total = whole.bytes;
+        let (request, price) = (Request::Chunks(order.link.root), offered.quote.quote().price);
+        let lot = Lot { request, seller, addrs: &addrs, price, part: &part, limit: trade.left(order.max) };
+        let mut there = lock(&part).present_bytes();
+        let progress = |bytes| {
+            there += bytes;
+            tell(News::Progress { bytes: there, total });
+        };
+        let mut sale = self.buy_lot(&lot, Some(offered), stop, progress).await;
+        let (stopped, complete) = (sale.stopped.take(), sale.complete);
+        trade.note(seller, sale, None, tell);
+        if let Some(stopped) = stopped {
+            return Err(stopped.into_error(&order.dest, total));
+        }
+        if complete {
+            self.keep(part).await?;
+        }
+        Ok(complete)
+    }
+
+    /// Buys the objects that are missing; whether all are there then.
+    async fn buy_objects(
+        &self,
+        order: &Order,
+        folder: &Folder,
+        (seller, addrs, price): (PeerId, &[Multiaddr], Price),
+        trade: &mut Trade,
+        stop: &CancellationToken,
+        tell: Tell<'_>,
+    ) -> Result<bool, OrderError> {
+        let (Some(download), Some((there, total))) = (&folder.download, folder.progress()) else { return Ok(false) };
+        let (collection, there) = (order.link.root, AtomicU64::new(there));
+        let source = Source { collection, seller, addrs, price, download, stop, there, total, tell };
+        let mut wanted: VecDeque<_> = folder.objects().into_iter().map(|entry| (entry, charge(price, entry))).collect();
+        let all = wanted.iter().fold(Msat::ZERO, |sum, (_, charge)| sum.saturating_add(*charge));
+        if trade.left(order.max).is_some_and(|left| left < all) {
+            // Half a folder is not what was allowed.
+            trade.fail(SellerFailure::buying(seller, BuyFailure::Limit), tell);
+            wanted.clear();
+        }
+        let (mut running, mut missing, mut error, mut tried) = (FuturesUnordered::new(), wanted.len(), None, 0_usize);
+        let (mut leaving, mut cut_off) = (false, false);
+        loop {
+            while running.len() < AT_ONCE && !leaving {
+                let Some((entry, reserved)) = wanted.pop_front() else { break };
+                trade.reserve(reserved);
+                tried += 1;
+                let limit = order.max.map(|_| reserved);
+                running.push(self.buy_object(&source, entry, reserved, limit, tried.is_multiple_of(SETTLE_EVERY)));
+            }
+            let Some(Tried { entry, reserved, outcome }) = running.next().await else { break };
+            trade.release(reserved);
+            match outcome {
+                Ok(mut sale) => {
+                    leaving |= !sale.complete && !concerns_one_file(&sale);
+                    cut_off |= sale.is_cut_off();
+                    missing -= usize::from(sale.complete);
+                    let stopped = sale.stopped.take().map(|stopped| stopped.into_error(&order.dest, source.left()));
+                    error = error.or(stopped);
+                    trade.note(seller, sale, Some(&entry.path), tell);
+                }
+                Err(failed) => error = error.or(Some(failed)),
+            }
+            leaving |= error.is_some();
+        }
+        if !cut_off {
+            self.settle(seller, addrs).await;
+        }
+        match error {
+            Some(error) => Err(error),
+            None => Ok(missing == 0 && folder.is_complete()),
+        }
+    }
+
+    /// Buys one object of a folder and gives it its place; now and then the counters are exchanged with it.
+    async fn buy_object<'a>(
+        &self,
+        source: &Source<'_>,
+        entry: &'a CollectionEntry,
+        reserved: Msat,
+        limit: Option<Msat>,
+        settle: bool,
+    ) -> Tried<'a> {
+        let outcome = self.buy_and_keep(source, entry, limit).await;
+        if settle && outcome.as_ref().is_ok_and(|sale| sale.complete) {
+            self.settle(source.seller, source.addrs).await;
+        }
+        Tried { entry, reserved, outcome }
+    }
+
+    async fn buy_and_keep(
+        &self,
+        source: &Source<'_>,
+        entry: &CollectionEntry,
+        limit: Option<Msat>,
+    ) -> Result<Sale, OrderError> {
+        let part = goods::open(entry.root, entry.size, &source.download.object(&entry.root)).await?;
+        source.came(lock(&part).present_bytes());
+        let request = Request::Entry { collection: source.collection, entry: entry.root };
+        let Source { seller, addrs, price, stop, .. } = *source;
+        let lot = Lot { request, seller, addrs, price, part: &part, limit };
+        let complete = lock(&part).is_complete();
+        let sale = match complete {
+            true => Sale { complete, ..Sale::default() },
+            false => self.buy_lot(&lot, None, stop, |bytes| source.came(bytes)).await,
+        };
+        if sale.complete {
+            self.keep(part).await?;
+        }
+        Ok(sale)
+    }
+}
+
+impl Source<'_> {
+    fn came(&self, bytes: u64) {
+        let there = self.there.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        (self.tell)(News::Progress { bytes: there, total: self.total });
+    }
+
+    /// Bytes that are to come yet.
+    fn left(&self) -> u64 {
+        self.total.saturating_sub(self.there.load(Ordering::Relaxed))
+    }
+}
+
+async fn begin(order: &Order) -> Result<FolderDownload, OpenError> {
+    let (root, dest) = (order.link.root, order.dest.clone());
+    let opened = spawn_blocking(move || FolderDownload::open(root, &dest)).await;
+    opened.map_err(|error| goods::stopped(&order.dest, error))?
+}
+
+fn charge(price: Price, entry: &CollectionEntry) -> Msat {
+    price.charge(entry.size.bytes()).unwrap_or(Msat::MAX)
+}
+
+/// Whether a seller that failed may well sell the other files: this one was changed, or can't be read.
+fn concerns_one_file(sale: &Sale) -> bool {
+    matches!(sale.failures.last(), Some(BuyFailure::Refused(Refusal::Changed | Refusal::NotYet { .. })))
+}
