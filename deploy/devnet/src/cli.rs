@@ -1,5 +1,6 @@
 //! The command line of `pedlar-devnet`.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "pedlar-devnet", version, after_help = EXAMPLES, args_conflicts_with_subcommands = false)]
 struct Args {
-    /// Publish and buy this file instead of a made-up sample
+    /// Publish and buy this file or folder instead of a made-up sample
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
     /// Run the purchase, print the result, and exit
@@ -154,7 +155,7 @@ async fn trade(args: &Args, plan: &Plan, market: &Market) -> Result<()> {
             Some(file) => file.canonicalize().with_context(|| format!("reading {}", file.display()))?,
             None => sample(&plan.dir)?,
         };
-        let summary = demonstrate(market, &file, &plan.dir.join("bought.bin"), show).await?;
+        let summary = demonstrate(market, &file, &plan.dir.join("bought"), show).await?;
         if !show {
             println!("{summary}");
         }
@@ -208,10 +209,27 @@ async fn demonstrate(market: &Market, file: &Path, dest: &Path, show: bool) -> R
     Ok(summary)
 }
 
+/// The hash of a file; of a folder, that of the paths and hashes of its regular files, which are what is sold of it.
 fn hash(path: &Path) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path).with_context(|| format!("reading {}", path.display()))?)?;
-    Ok(hasher.finalize().to_hex().to_string())
+    let (mut hashes, mut places) = (BTreeMap::new(), vec![path.to_owned()]);
+    while let Some(place) = places.pop() {
+        let reading = || format!("reading {}", place.display());
+        let found = place.symlink_metadata().with_context(reading)?;
+        if found.is_dir() {
+            for child in place.read_dir().with_context(reading)? {
+                places.push(child?.path());
+            }
+        } else if found.is_file() {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(std::fs::File::open(&place).with_context(reading)?)?;
+            hashes.insert(place.strip_prefix(path)?.to_owned(), hasher.finalize().to_hex().to_string());
+        }
+    }
+    if let Some(file) = hashes.remove(Path::new("")) {
+        return Ok(file);
+    }
+    let folder = hashes.iter().flat_map(|(path, hash)| [path.as_os_str().as_encoded_bytes(), hash.as_bytes()].concat());
+    Ok(blake3::hash(&folder.collect::<Vec<_>>()).to_hex().to_string())
 }
 
 /// Ctrl-C, or a polite kill.
