@@ -65,10 +65,13 @@ async fn a_nested_folder_is_found_paid_once_and_comes_whole() {
     assert_eq!(tab.spent, number(&summary["paid_msat"]));
     assert!(tab.spent <= number(&quote["cost_msat"]), "no dearer than it was quoted");
 
-    // A second time it is in the way, and stays as it is.
-    let error = buyer.refuses(&["get", &link, "-o", path(&dest.join("a/0"))], 2).await;
-    assert_eq!(error["code"], "exists");
+    // A second time it is in the way, as a file in it would be, and stays as it is.
+    for taken in [dest.clone(), dest.join("a/0")] {
+        let error = buyer.refuses(&["get", &link, "-o", path(&taken)], 2).await;
+        assert_eq!(error["code"], "exists");
+    }
     assert_eq!(tree(&dest), tree(&folder));
+    assert_eq!(agreed(&seller, &buyer).await, tab, "nothing was bought");
     seller.ask(&["unpublish", &link]).await;
     assert_eq!(seller.ask(&["published"]).await.len(), 1, "the summary alone");
     assert_eq!(fs::read_dir(seller.home.dir.join("blobs")).unwrap().count(), 0, "its manifest goes with it");
@@ -232,6 +235,10 @@ async fn folders_that_cannot_be_sold_say_why() {
     let (buyer, dest) = (world.node("buyer").await, world.path("bought"));
     buyer.ask(&["get", &link, "-o", path(&dest)]).await;
     assert_eq!(fs::read(dest.join("Song.mp3")).unwrap(), b"x");
+    // Into a folder it goes only where that is said: the same command given twice must not buy twice.
+    buyer.refuses(&["get", &link, "-o", path(&dest)], 2).await;
+    buyer.ask(&["get", &link, "-o", &format!("{}/", path(&dest))]).await;
+    assert_eq!(fs::read(dest.join("folder/Song.mp3")).unwrap(), b"x");
 }
 
 /// A thousand small files: `cargo test --release -p pedlar-tests -- --ignored a_thousand_small_files --nocapture`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use libp2p_identity::PeerId;
-use pedlar_protocol::content::Link;
+use pedlar_protocol::content::{Kind, Link};
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::settlement::AdvanceError;
@@ -51,8 +51,8 @@ node shows a payment link, and goes on when somebody has paid it.";
 pub(crate) struct Args {
     /// The link: pedlar:…
     link: String,
-    /// Where it goes: a path that is free, or a folder to put it into
-    #[arg(short, long, value_name = "PATH", default_value = ".", value_parser = PathBufValueParser::new().try_map(std::path::absolute))]
+    /// Where it goes: a path that is free, or a folder to put it into (for a folder that one ends with /)
+    #[arg(short, long, value_name = "PATH", default_value = ".", value_parser = PathBufValueParser::new().try_map(absolute))]
     output: PathBuf,
     /// All that can be lost: price, fees, and an advance that is not used up
     #[arg(long = "max", value_name = "AMOUNT", value_parser = amount)]
@@ -129,7 +129,11 @@ impl Args {
         let dest = destination(&self.output, &link);
         if dest.symlink_metadata().is_ok() {
             let exists = format!("{} exists already", dest.display());
-            return Err(Failure::usage("exists", exists).hint("name another place with -o"));
+            let hint = match link.kind {
+                Kind::File => "name another place with -o",
+                Kind::Collection => "name another place with -o, or end this one with / to put the folder into it",
+            };
+            return Err(Failure::usage("exists", exists).hint(hint));
         }
         Ok(Order { link, dest, max: self.max_msat.map(Msat::new), prepay_sat: self.prepay_sat })
     }
@@ -325,12 +329,23 @@ fn is_integrity(failure: &SellerFailure) -> bool {
 }
 
 /// The file or folder itself: in a folder it takes the name that the link hints at, made safe, or its root's.
+///
+/// A folder goes into another one only where that ends with `/`: else the same command given twice would buy it twice, the
+/// second time into the first.
 fn destination(output: &Path, link: &Link) -> PathBuf {
-    if !output.is_dir() {
-        return output.to_owned();
+    let ends_with_slash = output.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if !output.is_dir() || (link.kind == Kind::Collection && !ends_with_slash) {
+        return output.components().collect();
     }
     let name = link.name.as_deref().and_then(safe_name);
     output.join(name.unwrap_or_else(|| link.root.to_string()))
+}
+
+/// The path for a node with another working directory; `.` and `..` are folders to put something into.
+fn absolute(path: PathBuf) -> io::Result<PathBuf> {
+    let is_folder = path.file_name().is_none();
+    let path = std::path::absolute(path)?;
+    Ok(if is_folder { path.join("") } else { path })
 }
 
 fn amount(text: &str) -> Result<u64, pedlar_protocol::money::AmountError> {

@@ -27,6 +27,7 @@ Examples:
   pedlar publish draft.pdf --copy --name 'A draft'
   pedlar publish photos/           a folder: its regular files, under one link
 
+Of a folder, links, sockets and whatever else is no regular file are skipped, each with a line.
 Without --price it has the price of `pedlar sell chunks --price P`.";
 
 /// Sell a file or a folder: from where it lies, for as long as it does not change.

@@ -3,7 +3,6 @@
 //! All of them are sold under one root at one price, so one choice of a seller and one advance do for the whole, and the
 //! counters are exchanged once in many objects.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +29,9 @@ const AT_ONCE: usize = 8;
 
 /// The counters are exchanged once in so many objects: half of what one exchange carries.
 const SETTLE_EVERY: usize = 32;
+
+/// Files of one seller that were changed or can't be read, and are named: enough to see what is wrong.
+const MAX_SPOILED: usize = 8;
 
 /// The objects of a folder that are here.
 #[derive(Default)]
@@ -59,6 +61,17 @@ struct Tried<'a> {
     entry: &'a CollectionEntry,
     reserved: Msat,
     outcome: Result<Sale, OrderError>,
+}
+
+/// What buying from one seller has come to.
+#[derive(Default)]
+struct Round {
+    /// Nothing more is begun: the seller fails, or we have to stop.
+    is_over: bool,
+    is_cut_off: bool,
+    /// Files that it could not deliver.
+    spoiled: usize,
+    error: Option<OrderError>,
 }
 
 impl Folder {
@@ -202,7 +215,7 @@ impl Buyer {
         Ok(complete)
     }
 
-    /// Buys the objects that are missing; whether all are there then.
+    /// Buys the objects that are missing, some at once; whether all are there then.
     async fn buy_objects(
         &self,
         order: &Order,
@@ -215,45 +228,33 @@ impl Buyer {
         let (Some(download), Some((there, total))) = (&folder.download, folder.progress()) else { return Ok(false) };
         let (collection, there) = (order.link.root, AtomicU64::new(there));
         let source = Source { collection, seller, addrs, price, download, stop, there, total, tell };
-        let mut wanted: VecDeque<_> = folder.objects().into_iter().map(|entry| (entry, charge(price, entry))).collect();
+        let wanted: Vec<_> = folder.objects().into_iter().map(|entry| (entry, charge(price, entry))).collect();
         let all = wanted.iter().fold(Msat::ZERO, |sum, (_, charge)| sum.saturating_add(*charge));
         if trade.left(order.max).is_some_and(|left| left < all) {
             // Half a folder is not what was allowed.
             trade.fail(SellerFailure::buying(seller, BuyFailure::Limit), tell);
-            wanted.clear();
+            return Ok(false);
         }
-        let (mut running, mut missing, mut error, mut tried) = (FuturesUnordered::new(), wanted.len(), None, 0_usize);
-        let (mut leaving, mut cut_off) = (false, false);
+        let (mut wanted, mut running, mut round) =
+            (wanted.into_iter().zip(1_usize..), FuturesUnordered::new(), Round::default());
         loop {
-            while running.len() < AT_ONCE && !leaving {
-                let Some((entry, reserved)) = wanted.pop_front() else { break };
+            while running.len() < AT_ONCE && !round.is_over {
+                let Some(((entry, reserved), number)) = wanted.next() else { break };
                 trade.reserve(reserved);
-                tried += 1;
                 let limit = order.max.map(|_| reserved);
-                running.push(self.buy_object(&source, entry, reserved, limit, tried.is_multiple_of(SETTLE_EVERY)));
+                running.push(self.buy_object(&source, entry, reserved, limit, number.is_multiple_of(SETTLE_EVERY)));
             }
-            let Some(Tried { entry, reserved, outcome }) = running.next().await else { break };
-            trade.release(reserved);
-            match outcome {
-                Ok(mut sale) => {
-                    leaving |= !sale.complete && !concerns_one_file(&sale);
-                    cut_off |= sale.is_cut_off();
-                    missing -= usize::from(sale.complete);
-                    let stopped = sale.stopped.take().map(|stopped| stopped.into_error(&order.dest, source.left()));
-                    error = error.or(stopped);
-                    trade.note(seller, sale, Some(&entry.path), tell);
-                }
-                Err(failed) => error = error.or(Some(failed)),
+            let Some(tried) = running.next().await else { break };
+            trade.release(tried.reserved);
+            match tried.outcome {
+                Ok(sale) => trade.note(seller, round.take(sale, order, &source), Some(&tried.entry.path), tell),
+                Err(error) => round.stop(error),
             }
-            leaving |= error.is_some();
         }
-        if !cut_off {
+        if !round.is_cut_off {
             self.settle(seller, addrs).await;
         }
-        match error {
-            Some(error) => Err(error),
-            None => Ok(missing == 0 && folder.is_complete()),
-        }
+        round.error.map_or_else(|| Ok(folder.is_complete()), Err)
     }
 
     /// Buys one object of a folder and gives it its place; now and then the counters are exchanged with it.
@@ -292,6 +293,32 @@ impl Buyer {
             self.keep(part).await?;
         }
         Ok(sale)
+    }
+}
+
+impl Round {
+    /// Takes down how an object went; of what went wrong, what is worth telling is left in the sale.
+    fn take(&mut self, mut sale: Sale, order: &Order, source: &Source<'_>) -> Sale {
+        let was_over = self.is_over;
+        self.is_cut_off |= sale.is_cut_off();
+        if concerns_one_file(&sale) {
+            self.spoiled += 1;
+        } else {
+            self.is_over |= !sale.complete;
+        }
+        // Those that ran beside the first one to fail have nothing to add.
+        if was_over || self.spoiled > MAX_SPOILED {
+            sale.failures.clear();
+        }
+        if let Some(stopped) = sale.stopped.take() {
+            self.stop(stopped.into_error(&order.dest, source.left()));
+        }
+        sale
+    }
+
+    fn stop(&mut self, error: OrderError) {
+        self.is_over = true;
+        self.error.get_or_insert(error);
     }
 }
 

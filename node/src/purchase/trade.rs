@@ -14,9 +14,6 @@ use crate::purchase::object::Sale;
 use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell};
 use crate::session::Bought;
 
-/// Failures that are told of one order: enough to see what is wrong.
-const MAX_FAILURES: usize = 16;
-
 /// Reliability of a seller that served us before, and of one that we do not know, in thousandths.
 const SERVED_WELL: u16 = 900;
 const STRANGER: u16 = 500;
@@ -66,11 +63,8 @@ impl Trade {
 
     /// Takes down that a seller failed, and says so.
     pub(super) fn fail(&mut self, failure: SellerFailure, tell: Tell<'_>) {
-        // Of a folder, each file may fail.
-        if self.failures.len() < MAX_FAILURES {
-            tell(News::Failed { seller: failure.seller, reason: failure.reason() });
-            self.failures.push(failure);
-        }
+        tell(News::Failed { seller: failure.seller, reason: failure.reason() });
+        self.failures.push(failure);
     }
 }
 
