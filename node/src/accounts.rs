@@ -12,7 +12,9 @@ use pedlar_protocol::account::{OutPoint, Payment};
 use pedlar_protocol::id::{QuoteId, TopUpId};
 use pedlar_protocol::market::{MAX_SYNCED, NoTopUp, SyncError, Synced};
 use pedlar_protocol::money::Msat;
+use pedlar_protocol::rate::Limit;
 use pedlar_protocol::refusal::Refusal;
+use pedlar_protocol::session::quote::SignedReceipt;
 use pedlar_protocol::settlement::SignedTopUp;
 use pedlar_protocol::wire::{FrameKind, Signed};
 use prost::Message;
@@ -27,6 +29,12 @@ pub(crate) const PROTOCOL: &str = "account";
 
 /// How long either side waits for the other.
 const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Requests of one peer: twenty a second, far more than waiting for a payment takes, and a hundred after a rest.
+pub(crate) const REQUESTS: Limit = Limit { every: Duration::from_millis(50), burst: 100 };
+
+/// When one that asks more often is told to come back.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why an exchange came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +86,7 @@ pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
     };
     let request = v1::AccountRequest::decode(frame.payload).ok().and_then(|request| request.request);
     let reply = match request {
+        _ if !driver.may_ask(peer) => Err(Refusal::Busy { retry_after: AGAIN }),
         Some(account_request::Request::Sync(sync)) => answer_sync(&driver, peer, sync).await,
         Some(account_request::Request::Topup(request)) => answer_topup(&driver, peer, &request).await,
         None => Err(Refusal::Malformed),
@@ -171,8 +180,10 @@ async fn answer_sync(driver: &Driver, buyer: PeerId, sync: v1::Sync) -> Result<a
     if sync.receipts.len() > MAX_SYNCED {
         return Err(Refusal::Malformed);
     }
-    let receipts = sync.receipts.into_iter().map(Signed::from_wire).collect::<Result<Vec<_>, _>>();
-    let receipts = receipts.map_err(|_| Refusal::Malformed)?;
+    let signed = sync.receipts.into_iter().map(Signed::from_wire).collect::<Result<Vec<_>, _>>();
+    // Here and not with the market, so that nobody waits for it while many signatures are checked.
+    let receipts = signed.map_err(|_| Refusal::Malformed)?.into_iter();
+    let receipts = receipts.filter_map(|signed| SignedReceipt::parse(signed, &buyer).ok()).collect();
     let synced = driver.commit(|market| {
         (market.handle_sync(now(), buyer, receipts), market.terms().min_topup_sat, market.tip_height())
     });

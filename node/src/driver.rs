@@ -4,15 +4,19 @@
 //! **Invariant:** the market's lock is never held across an await, and nothing that [`Driver::commit`] answers leaves
 //! the node before it returns.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitcoin::Address;
 use bitcoin::hashes::Hash;
+use bytes::Bytes;
 use libp2p_identity::PeerId;
 use pedlar_protocol::account::OutPoint;
-use pedlar_protocol::book::Book;
+use pedlar_protocol::book::{Book, Verdict};
 use pedlar_protocol::id::{PayeeId, TopUpId};
 use pedlar_protocol::market::{Incoming, Market, Outgoing, TOPUP_LIFE, TopUpStep};
+use pedlar_protocol::offer::UnverifiedOffer;
+use pedlar_protocol::rate::PeerRates;
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::settlement::SignedTopUp;
 use pedlar_protocol::time::Timestamp;
@@ -21,6 +25,7 @@ use pedlar_wallet::{IncomingState, PayeeRef, PaymentId, PaymentState, WalletEven
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts;
 use crate::store::{SharedMarket, Store, StoreError, lock};
 
 /// When a peer is told to come back while the journal can't be written.
@@ -43,6 +48,7 @@ pub(crate) struct Driver {
     network: wallet::Network,
     money: watch::Sender<u64>,
     stopping: CancellationToken,
+    requests: Mutex<PeerRates>,
 }
 
 impl Driver {
@@ -53,7 +59,15 @@ impl Driver {
         network: wallet::Network,
         stopping: CancellationToken,
     ) -> Self {
-        Self { market, store, wallet, network, money: watch::channel(0).0, stopping }
+        Self {
+            market,
+            store,
+            wallet,
+            network,
+            money: watch::channel(0).0,
+            stopping,
+            requests: Mutex::new(PeerRates::new(accounts::REQUESTS)),
+        }
     }
 
     /// Looks at the market; what is seen may not be stored yet, so it is for people, not for peers.
@@ -69,6 +83,23 @@ impl Driver {
     /// Changes the market; its answer must not leave the node before [`Driver::stored`] returns.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Market) -> T) -> T {
         change(&mut lock(&self.market))
+    }
+
+    /// Counts one more request of a peer on an account stream; whether it may be.
+    pub(crate) fn may_ask(&self, peer: PeerId) -> bool {
+        // Each change is one insertion: a panic leaves nothing half done.
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).spend(now(), peer)
+    }
+
+    /// Judges an offer that came, and keeps it if it is accepted.
+    pub(crate) fn receive_offer(&self, bytes: &Bytes) -> Verdict {
+        let signed = match self.read(|market| market.screen_offer(now(), bytes)).map(UnverifiedOffer::verify) {
+            Ok(Ok(signed)) => signed,
+            Ok(Err(error)) => return Verdict::Reject(error),
+            Err(verdict) => return verdict,
+        };
+        let random = getrandom::u64().unwrap_or_default();
+        self.update(|market| market.handle_offer(now(), signed, random))
     }
 
     /// Waits until all that was staged so far is on the disk.

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod home;
 mod identity;
 pub mod node;
+mod offers;
 mod purchase;
 mod service;
 mod services;

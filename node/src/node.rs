@@ -13,10 +13,8 @@ mod peers;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::join;
-use pedlar_net::{GossipMessage, InboundStream, NetConfig, NetEvents, NetHandle, PeerId, Verdict};
-use pedlar_protocol::book;
+use pedlar_net::{InboundStream, NetConfig, NetEvents, NetHandle, PeerId};
 use pedlar_protocol::credit::Rules;
 use pedlar_protocol::market::{Market, Terms};
 use pedlar_protocol::time::Timestamp;
@@ -31,11 +29,12 @@ use zeroize::Zeroizing;
 use crate::config::{Config, Setting};
 use crate::driver::{Driver, now};
 use crate::home::HomeLock;
+use crate::offers::OfferSync;
 use crate::purchase::Buyer;
 use crate::service::{self, Service};
 use crate::shop::{Shelf, Shopkeeper};
 use crate::store::{Journal, JournalError, Store, StoreError, lock};
-use crate::{accounts, identity, session};
+use crate::{accounts, identity, offers, session};
 
 /// How long the first block may take to be learned from a server, when the network is told by it.
 const NETWORK_DEADLINE: Duration = Duration::from_secs(30);
@@ -46,7 +45,10 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// How often the book forgets what has expired, and met peers are written down.
 const TIDY: Duration = Duration::from_secs(60);
 
-/// Sessions and account streams at once: the net's own quota is 1,024 streams, so this only says so again.
+/// Peers just met that wait to be asked for offers.
+const MET_QUEUE: usize = 64;
+
+/// Sessions and other streams at once: the net's own quota is 1,024 streams, so this only says so again.
 const MAX_STREAMS: usize = 1024;
 
 /// Why a node does not start.
@@ -155,11 +157,14 @@ impl Node {
         &self.tasks
     }
 
-    /// Newest counters are exchanged once per connection (MONEY.md 1.1): what a crash or a broken stream left unsaid.
-    fn greeter(&self) -> impl Fn(PeerId) + Send + use<> {
+    /// Newest counters are exchanged once per connection (MONEY.md 1.1): what a crash or a broken stream left unsaid. Who
+    /// `met` hears of may be asked for offers.
+    fn greeter(&self, met: mpsc::Sender<PeerId>) -> impl Fn(PeerId) + Send + use<> {
         let (driver, net) = (Arc::clone(&self.driver), self.net.clone());
         let (tasks, until) = (self.tasks.clone(), self.stopping.clone());
         move |peer| {
+            // More than wait already need not be asked.
+            let _ = met.try_send(peer);
             let (driver, net, until) = (Arc::clone(&driver), net.clone(), until.clone());
             tasks.spawn(async move {
                 until.run_until_cancelled(accounts::settle(&driver, &net, peer, Vec::new())).await;
@@ -181,15 +186,22 @@ impl Node {
         let shop = Arc::clone(&self.shop);
         self.tasks.spawn(async move { shop.run().await });
         let NetEvents { streams, messages, peers } = events;
-        let (driver, tasks, until) = (Arc::clone(&self.driver), self.tasks.clone(), self.stopping.clone());
+        let offers = Arc::new(OfferSync::new(Arc::clone(&self.driver), self.net.clone()));
+        let desk = Desk { driver: Arc::clone(&self.driver), services, offers: Arc::clone(&offers) };
+        let (tasks, until) = (self.tasks.clone(), self.stopping.clone());
         self.tasks.spawn(async move {
-            until.run_until_cancelled(accept(driver, services, streams, tasks)).await;
+            until.run_until_cancelled(accept(desk, streams, tasks)).await;
+        });
+        let (meet, met) = mpsc::channel(MET_QUEUE);
+        let until = self.stopping.clone();
+        self.tasks.spawn(async move {
+            until.run_until_cancelled(offers.run(met)).await;
         });
         let (driver, net, until) = (Arc::clone(&self.driver), self.net.clone(), self.stopping.clone());
         self.tasks.spawn(async move {
-            until.run_until_cancelled(join(judge(&driver, &net, messages), tidy(&driver))).await;
+            until.run_until_cancelled(join(offers::judge(&driver, &net, messages), tidy(&driver))).await;
         });
-        let (path, until, greet) = (self.home.home().peers(), self.stopping.clone(), self.greeter());
+        let (path, until, greet) = (self.home.home().peers(), self.stopping.clone(), self.greeter(meet));
         self.tasks.spawn(async move { peers::remember(path, peers, greet, until).await });
     }
 }
@@ -259,7 +271,7 @@ fn net_config(home: &HomeLock, config: &Config, secret: Zeroizing<[u8; 32]>, net
     NetConfig {
         secret,
         network: network.to_string(),
-        protocols: vec!["chunks", accounts::PROTOCOL],
+        protocols: vec!["chunks", accounts::PROTOCOL, offers::PROTOCOL],
         topic: "offers",
         listen: config.listen.clone(),
         bootstrap: config.bootstrap.clone(),
@@ -270,41 +282,28 @@ fn net_config(home: &HomeLock, config: &Config, secret: Zeroizing<[u8; 32]>, net
     }
 }
 
-/// Hands each stream to its protocol.
-async fn accept(
+/// Who answers streams.
+struct Desk {
     driver: Arc<Driver>,
     services: Vec<Arc<dyn Service>>,
-    mut streams: mpsc::Receiver<InboundStream>,
-    tasks: TaskTracker,
-) {
+    offers: Arc<OfferSync>,
+}
+
+/// Hands each stream to its protocol.
+async fn accept(desk: Desk, mut streams: mpsc::Receiver<InboundStream>, tasks: TaskTracker) {
     while let Some(InboundStream { peer, protocol, stream }) = streams.recv().await {
         if tasks.len() >= MAX_STREAMS {
             continue;
         }
-        let driver = Arc::clone(&driver);
+        let driver = Arc::clone(&desk.driver);
         if protocol == accounts::PROTOCOL {
             tasks.spawn(accounts::answer(driver, peer, stream));
-        } else if let Some(service) = services.iter().find(|service| service.name() == protocol) {
+        } else if protocol == offers::PROTOCOL {
+            let offers = Arc::clone(&desk.offers);
+            tasks.spawn(async move { offers.answer(peer, stream).await });
+        } else if let Some(service) = desk.services.iter().find(|service| service.name() == protocol) {
             tasks.spawn(session::sell(driver, Arc::clone(service), peer, stream));
         }
-    }
-}
-
-/// Judges offers before they are forwarded.
-async fn judge(driver: &Driver, net: &NetHandle, mut messages: mpsc::Receiver<GossipMessage>) {
-    while let Some(GossipMessage { id, source, data }) = messages.recv().await {
-        let random = getrandom::u64().unwrap_or_default();
-        let bytes = Bytes::from(data);
-        let verdict = driver.update_book(|book| book.receive(now(), &bytes, random));
-        let verdict = match verdict {
-            book::Verdict::Accept => Verdict::Accept,
-            book::Verdict::Ignore(_) => Verdict::Ignore,
-            book::Verdict::Reject(error) => {
-                tracing::debug!(%source, %error, "an offer is rejected");
-                Verdict::Reject
-            }
-        };
-        net.verdict(id, source, verdict).await;
     }
 }
 

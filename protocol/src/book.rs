@@ -1,7 +1,7 @@
 //! The book: the offers a node knows, bounded however many are sent.
 //!
 //! ```text
-//! gossip bytes ─▶ parse ─▶ timely? newer? in rate? ─▶ signature ─▶ room? ─▶ entry      (cheap checks before dear ones)
+//! bytes ─▶ screen: parse, timely? newer? in rate? ─▶ signature ─▶ insert: room? ─▶ entry   (cheap checks before dear ones)
 //! ```
 //!
 //! **Invariant:** a seller with history (a *regular*) is never evicted by strangers; strangers have at most
@@ -9,8 +9,8 @@
 //! from the most crowded subnet, so that a flood mostly evicts itself.
 
 mod rank;
-mod rate;
 mod subnet;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -23,9 +23,9 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 
 use crate::offer::{Listing, Offer, OfferError, Service, SignedOffer, UnverifiedOffer};
+use crate::rate::{Limit, Rate};
 use crate::time::Timestamp;
 use crate::wire::Network;
-use rate::{Limit, Rate};
 use subnet::Subnet;
 
 /// The most strangers whose offers are kept.
@@ -65,6 +65,9 @@ pub enum Ignored {
     /// It was issued more than [`MAX_AHEAD`] after our own time.
     #[error("the offer is from the future")]
     Future,
+    /// It is this node's own, come back.
+    #[error("the offer is our own")]
+    Own,
     /// The book has this one or a newer one of the seller.
     #[error("a newer offer of the seller is known")]
     NotNewer,
@@ -113,26 +116,20 @@ impl Book {
         }
     }
 
-    /// Judges bytes that someone sent, and keeps the offer in them if it is accepted.
+    /// Judges bytes that someone sent by all but the signature, which costs more than all the rest.
     ///
-    /// `random` is any fresh random number; it chooses who gives way in a full book.
-    pub fn receive(&mut self, now: Timestamp, bytes: &Bytes, random: u64) -> Verdict {
-        let unverified = match UnverifiedOffer::parse(&self.network, bytes) {
-            Ok(unverified) => unverified,
-            Err(error) => return Verdict::Reject(error),
-        };
-        // Before the signature, so that repeating costs the one who repeats more than us; nothing is noted yet, since
-        // anybody can claim to be any seller.
-        if let Err(ignored) = self.admissible(now, unverified.claims()) {
-            return Verdict::Ignore(ignored);
-        }
-        match unverified.verify() {
-            Ok(signed) => self.insert(now, signed, random).map_or_else(Verdict::Ignore, |()| Verdict::Accept),
-            Err(error) => Verdict::Reject(error),
-        }
+    /// Before the signature, so that repeating costs the one who repeats more than us; and apart from it, so that nobody
+    /// waits for the book while a signature is checked. Nothing is noted yet: anybody can claim to be any seller.
+    ///
+    /// # Errors
+    /// What becomes of the offer, unless its signature is worth being checked.
+    pub fn screen(&self, now: Timestamp, bytes: &Bytes) -> Result<UnverifiedOffer, Verdict> {
+        let unverified = UnverifiedOffer::parse(&self.network, bytes).map_err(Verdict::Reject)?;
+        self.admissible(now, unverified.claims()).map_err(Verdict::Ignore)?;
+        Ok(unverified)
     }
 
-    /// Keeps an offer that was verified already.
+    /// Keeps an offer that was verified; `random` is any fresh random number, it chooses who gives way in a full book.
     ///
     /// # Errors
     /// When it is not timely, not newer, over its seller's rate, or there is no place for it.

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod market;
 pub mod money;
 pub mod offer;
+pub mod rate;
 pub mod refusal;
 pub mod session;
 pub mod settlement;

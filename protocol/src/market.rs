@@ -11,6 +11,7 @@
 
 mod audit;
 mod buying;
+mod offers;
 mod payments;
 mod selling;
 mod shop;
@@ -34,7 +35,7 @@ use crate::id::{PayeeId, QuoteId};
 use crate::ledger::Ledger;
 use crate::money::Msat;
 use crate::money::Price;
-use crate::offer::OfferClock;
+use crate::offer::{OfferClock, SignedOffer};
 use crate::time::Timestamp;
 use crate::wire::{Network, peer_id};
 
@@ -64,7 +65,8 @@ pub struct Market {
     shop: Shop,
     book: Book,
     clock: OfferClock,
-    offer_sequence: u64,
+    /// The newest offer that was signed.
+    offer: Option<SignedOffer>,
     offered: Option<Price>,
     staged: VecDeque<Entry>,
     staged_in_all: u64,
@@ -87,7 +89,7 @@ impl Market {
             tip_height: 0,
             shop: Shop::default(),
             clock: OfferClock::new(now),
-            offer_sequence: 0,
+            offer: None,
             offered: None,
             staged: VecDeque::new(),
             staged_in_all: 0,

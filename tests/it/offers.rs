@@ -9,13 +9,11 @@ use bytes::Bytes;
 use libp2p_identity::ed25519::Keypair;
 use pedlar_net::Verdict;
 use pedlar_proto::v1;
-use pedlar_protocol::money::Price;
-use pedlar_protocol::offer::{Listing, MAX_OFFER_LEN, MAX_TITLES, Offer, RailKind, Service, SignedOffer, Terms};
-use pedlar_protocol::time::Timestamp;
-use pedlar_protocol::wire::{Network, Signed, peer_id};
+use pedlar_protocol::offer::{MAX_OFFER_LEN, MAX_TITLES, SignedOffer};
+use pedlar_protocol::wire::{Network, Signed};
 use pedlar_tests::cluster::{PATIENCE, Peer, World};
 use pedlar_tests::dice::Dice;
-use pedlar_tests::hostile::{Stranger, now};
+use pedlar_tests::hostile::{Stranger, now, offer};
 use prost::Message;
 use tokio::time::timeout;
 
@@ -123,24 +121,6 @@ impl Witness {
 async fn knows(node: &Peer, offer: &SignedOffer) -> bool {
     let seller = offer.offer().seller.to_string();
     node.ask(&["market"]).await.iter().any(|line| line["peer"] == seller.as_str())
-}
-
-/// A valid offer, but for its time.
-fn offer(key: &Keypair, network: &Network, sequence: u64, issued: Timestamp, expires: Timestamp) -> SignedOffer {
-    let price = Price::per_gib(10_000);
-    let listing = Listing { service: Service::Chunks, price, ceiling: price, capacity_bytes_per_s: 0, titles: vec![] };
-    let offer = Offer {
-        network: network.clone(),
-        seller: peer_id(key),
-        sequence,
-        issued,
-        expires,
-        addresses: vec!["/ip4/127.0.0.1/tcp/9".parse().unwrap()],
-        rails: [RailKind::Onchain].into(),
-        terms: Terms::default(),
-        listings: vec![listing],
-    };
-    SignedOffer::sign(key, offer).unwrap()
 }
 
 /// Bytes that no node may forward, each bad in another way.

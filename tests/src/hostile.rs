@@ -16,9 +16,11 @@ use libp2p_identity::PeerId;
 use libp2p_identity::ed25519::{Keypair, SecretKey};
 use pedlar_net::{Limits, Multiaddr, NetConfig, NetEvents, NetHandle, Stream};
 use pedlar_protocol::content::{GROUP_LEN, Groups, Item, OutboardBuilder, PAIR_LEN, Root, Size, Walk};
+use pedlar_protocol::money::Price;
+use pedlar_protocol::offer::{Listing, Offer, RailKind, Service, SignedOffer, Terms};
 use pedlar_protocol::session::Frame;
 use pedlar_protocol::time::Timestamp;
-use pedlar_protocol::wire::{FrameHeader, FrameKind, Network};
+use pedlar_protocol::wire::{FrameHeader, FrameKind, Network, peer_id};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{PATIENCE, Peer, World, until};
@@ -28,6 +30,9 @@ pub const CHUNKS: &str = "chunks";
 
 /// The stream protocol of money.
 pub const ACCOUNT: &str = "account";
+
+/// The stream protocol of offers.
+pub const OFFERS: &str = "offers-sync";
 
 /// A peer of the network that no node of ours runs.
 pub struct Stranger {
@@ -44,12 +49,17 @@ pub struct Stranger {
 impl Stranger {
     /// A peer that nobody can dial, in the network of this world.
     pub async fn lurking(world: &World) -> Self {
-        Self::enter(world, Vec::new(), false).await
+        Self::enter(world, Vec::new(), false, &[CHUNKS, ACCOUNT]).await
+    }
+
+    /// The same, and it speaks all protocols: nodes that are new ask it for offers.
+    pub async fn syncing(world: &World) -> Self {
+        Self::enter(world, Vec::new(), false, &[CHUNKS, ACCOUNT, OFFERS]).await
     }
 
     /// A peer that listens and answers lookups, as a seller does.
     pub async fn listening(world: &World) -> Self {
-        Self::enter(world, vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")], true).await
+        Self::enter(world, vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")], true, &[CHUNKS, ACCOUNT]).await
     }
 
     /// Its id.
@@ -69,20 +79,20 @@ impl Stranger {
     pub async fn gossip(&self, bytes: &[u8]) {
         let published = async || match self.net.publish(bytes.to_vec()).await {
             Ok(()) => Some(()),
-            Err(pedlar_net::PublishError::NoPeers) => None,
+            Err(pedlar_net::PublishError::NoPeers | pedlar_net::PublishError::Busy) => None,
             Err(error) => panic!("{} bytes are not published: {error}", bytes.len()),
         };
         until("somebody listens to gossip", published).await;
     }
 
-    async fn enter(world: &World, listen: Vec<Multiaddr>, kad_server: bool) -> Self {
+    async fn enter(world: &World, listen: Vec<Multiaddr>, kad_server: bool, protocols: &[&'static str]) -> Self {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).expect("randomness");
         let key = SecretKey::try_from_bytes(&mut secret.clone()).expect("32 bytes are a key");
         let config = NetConfig {
             secret: secret.into(),
             network: world.network(),
-            protocols: vec![CHUNKS, ACCOUNT],
+            protocols: protocols.to_vec(),
             topic: "offers",
             listen,
             bootstrap: world.entrance().iter().map(|addr| addr.parse().expect("an address")).collect(),
@@ -100,6 +110,29 @@ impl Stranger {
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
     Timestamp::from_ms(since.as_millis() as u64)
+}
+
+/// A valid offer, but for its time.
+pub fn offer(key: &Keypair, network: &Network, sequence: u64, issued: Timestamp, expires: Timestamp) -> SignedOffer {
+    let price = Price::per_gib(10_000);
+    let listing = Listing { service: Service::Chunks, price, ceiling: price, capacity_bytes_per_s: 0, titles: vec![] };
+    let offer = Offer {
+        network: network.clone(),
+        seller: peer_id(key),
+        sequence,
+        issued,
+        expires,
+        addresses: vec!["/ip4/127.0.0.1/tcp/9".parse().expect("an address")],
+        rails: [RailKind::Onchain].into(),
+        terms: Terms::default(),
+        listings: vec![listing],
+    };
+    SignedOffer::sign(key, offer).expect("a good offer")
+}
+
+/// An offer of a seller that nobody knows, for the next hour.
+pub fn fresh_offer(network: &Network) -> SignedOffer {
+    offer(&Keypair::generate(), network, 1, now(), now().saturating_add(std::time::Duration::from_secs(3_600)))
 }
 
 /// Writes one frame.

@@ -22,6 +22,16 @@ fn offer_at(key: &ed25519::Keypair, sequence: u64, issued: Timestamp, ip: [u8; 4
     SignedOffer::sign(key, offer).unwrap()
 }
 
+/// Both halves of judging what came, and the signature between them.
+fn receive(book: &mut Book, now: Timestamp, bytes: &Bytes, random: u64) -> Verdict {
+    let signed = match book.screen(now, bytes).map(UnverifiedOffer::verify) {
+        Ok(Ok(signed)) => signed,
+        Ok(Err(error)) => return Verdict::Reject(error),
+        Err(verdict) => return verdict,
+    };
+    book.insert(now, signed, random).map_or_else(Verdict::Ignore, |()| Verdict::Accept)
+}
+
 /// Checks every bound and that the index of strangers is the entries seen from the other side.
 fn check(book: &Book) {
     let indexed: BTreeSet<_> = book.strangers.values().flatten().copied().collect();
@@ -40,24 +50,27 @@ fn only_timely_and_newer_offers_are_kept() {
     let mut book = Book::new(network());
     let signed = |sequence, issued| offer_at(&key(1), sequence, issued, [127, 0, 0, 1]);
     let first = signed(5, NOW);
-    assert_eq!(book.receive(NOW, first.bytes(), 0), Verdict::Accept);
-    assert_eq!(book.receive(NOW, first.bytes(), 0), Verdict::Ignore(Ignored::NotNewer));
-    assert_eq!(book.receive(NOW, signed(4, NOW).bytes(), 0), Verdict::Ignore(Ignored::NotNewer));
+    assert_eq!(receive(&mut book, NOW, first.bytes(), 0), Verdict::Accept);
+    assert_eq!(receive(&mut book, NOW, first.bytes(), 0), Verdict::Ignore(Ignored::NotNewer));
+    assert_eq!(receive(&mut book, NOW, signed(4, NOW).bytes(), 0), Verdict::Ignore(Ignored::NotNewer));
     let ahead = NOW.saturating_add(MAX_AHEAD);
-    assert_eq!(book.receive(NOW, signed(6, ahead.saturating_add(MINUTE)).bytes(), 0), Verdict::Ignore(Ignored::Future));
-    assert_eq!(book.receive(NOW, signed(6, ahead).bytes(), 0), Verdict::Accept);
+    assert_eq!(
+        receive(&mut book, NOW, signed(6, ahead.saturating_add(MINUTE)).bytes(), 0),
+        Verdict::Ignore(Ignored::Future)
+    );
+    assert_eq!(receive(&mut book, NOW, signed(6, ahead).bytes(), 0), Verdict::Accept);
     let ended = NOW.saturating_sub(MINUTE * 60);
-    assert_eq!(book.receive(NOW, signed(7, ended).bytes(), 0), Verdict::Ignore(Ignored::Expired));
+    assert_eq!(receive(&mut book, NOW, signed(7, ended).bytes(), 0), Verdict::Ignore(Ignored::Expired));
     assert_eq!(book.offer(NOW, &seller(&key(1))).unwrap().offer().sequence, 6);
 }
 
 #[test]
 fn what_can_never_be_valid_is_rejected() {
     let mut book = Book::new(network());
-    assert!(matches!(book.receive(NOW, &Bytes::from_static(b"junk"), 0), Verdict::Reject(_)));
+    assert!(matches!(receive(&mut book, NOW, &Bytes::from_static(b"junk"), 0), Verdict::Reject(_)));
     let mut forged = offer_at(&key(1), 1, NOW, [127, 0, 0, 1]).bytes().to_vec();
     *forged.last_mut().unwrap() ^= 1;
-    assert!(matches!(book.receive(NOW, &forged.into(), 0), Verdict::Reject(OfferError::Envelope(_))));
+    assert!(matches!(receive(&mut book, NOW, &forged.into(), 0), Verdict::Reject(OfferError::Envelope(_))));
     assert!(book.is_empty());
 }
 
@@ -81,13 +94,13 @@ fn a_seller_is_heard_once_a_minute_and_forgers_do_not_use_that_up() {
     let mut forged = at(99).bytes().to_vec();
     *forged.last_mut().unwrap() ^= 1;
     for _ in 0..100 {
-        assert!(matches!(book.receive(NOW, &forged.clone().into(), 0), Verdict::Reject(_)));
+        assert!(matches!(receive(&mut book, NOW, &forged.clone().into(), 0), Verdict::Reject(_)));
     }
-    let verdicts = (1..=10).map(|sequence| book.receive(NOW, at(sequence).bytes(), 0));
+    let verdicts = (1..=10).map(|sequence| receive(&mut book, NOW, at(sequence).bytes(), 0));
     assert_eq!(verdicts.filter(|verdict| *verdict == Verdict::Accept).count(), 3);
     let later = NOW.saturating_add(MINUTE);
-    assert_eq!(book.receive(later, at(11).bytes(), 0), Verdict::Accept);
-    assert_eq!(book.receive(later, at(12).bytes(), 0), Verdict::Ignore(Ignored::TooOften));
+    assert_eq!(receive(&mut book, later, at(11).bytes(), 0), Verdict::Accept);
+    assert_eq!(receive(&mut book, later, at(12).bytes(), 0), Verdict::Ignore(Ignored::TooOften));
 }
 
 #[test]
@@ -193,14 +206,14 @@ fn honest_sellers_are_seen_through_a_flood() {
             bytes = honest(n % 100).bytes().to_vec();
             *bytes.last_mut().unwrap() ^= 1;
         }
-        let kind = match book.receive(now, &bytes.into(), n.into()) {
+        let kind = match receive(&mut book, now, &bytes.into(), n.into()) {
             Verdict::Accept => "accepted",
             Verdict::Ignore(_) => "ignored",
             Verdict::Reject(_) => "rejected",
         };
         *verdicts.entry(kind).or_default() += 1;
         if n % 100 == 50 {
-            assert_eq!(book.receive(now, honest(n / 100).bytes(), n.into()), Verdict::Accept);
+            assert_eq!(receive(&mut book, now, honest(n / 100).bytes(), n.into()), Verdict::Accept);
         }
     }
     check(&book);

@@ -97,7 +97,7 @@ impl Market {
             buyer,
             seller: self.me,
             number: self.last_number,
-            offer_seq: self.offer_sequence,
+            offer_seq: self.offer.as_ref().map_or(0, |signed| signed.offer().sequence),
             service: Service::Chunks,
             object: *request.object().as_bytes(),
             collection: request.collection().copied(),
@@ -161,9 +161,9 @@ impl Market {
     }
 
     /// A buyer tells its newest receipts, for quotes of any age, and asks how the books stand.
-    pub fn handle_sync(&mut self, now: Timestamp, buyer: PeerId, receipts: Vec<Signed>) -> Synced {
-        let receipts = receipts.into_iter().filter_map(|signed| SignedReceipt::parse(signed, &buyer).ok());
-        let lines = receipts.map(|receipt| (receipt.quote_id(), self.take_receipt(buyer, receipt))).collect();
+    pub fn handle_sync(&mut self, now: Timestamp, buyer: PeerId, receipts: Vec<SignedReceipt>) -> Synced {
+        let lines =
+            receipts.into_iter().map(|receipt| (receipt.quote_id(), self.take_receipt(buyer, receipt))).collect();
         self.stage_consequences(buyer, Direction::Sold, now);
         let account = self.account(&buyer, Direction::Sold);
         let mut payments: Vec<Payment> =

@@ -163,7 +163,8 @@ impl Market {
             terms: crate::offer::Terms { due_s: DUE_S, default_s: DEFAULT_S, min_topup_sat: self.terms.min_topup_sat },
             listings: listing.into_iter().collect(),
         };
-        self.offer_sequence = stamp.sequence;
-        SignedOffer::sign(&self.key, offer).map(Some)
+        let signed = SignedOffer::sign(&self.key, offer)?;
+        self.offer = Some(signed.clone());
+        Ok(Some(signed))
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use libp2p_identity::PeerId;
 use pedlar_protocol::book::{Book, Verdict};
-use pedlar_protocol::offer::{Service, SignedOffer};
+use pedlar_protocol::offer::{Service, SignedOffer, UnverifiedOffer};
 use pedlar_protocol::time::Timestamp;
 use pedlar_protocol::wire::peer_id;
 
@@ -35,7 +36,7 @@ pub fn book(data: &[u8]) {
             3 => assert!(book.keep(peer_id(signer::key(who)))),
             _ => {
                 let entry = Entry::new(who, a, b, now_ms);
-                let verdict = book.receive(Timestamp::from_ms(now_ms), entry.sign().bytes(), u64::from(b));
+                let verdict = receive(&mut book, Timestamp::from_ms(now_ms), entry.sign().bytes(), u64::from(b));
                 assert_eq!(verdict == Verdict::Accept, model.accepts(&entry, now_ms), "{entry:?}: {verdict:?}");
                 if verdict == Verdict::Accept {
                     model.accepted.entry(entry.who).or_default().push(entry);
@@ -46,6 +47,16 @@ pub fn book(data: &[u8]) {
             book.offers(Timestamp::from_ms(now_ms), Service::Chunks).map(|(offer, _)| (offer.seller, offer.sequence));
         assert_eq!(listed.collect::<Vec<_>>(), model.listed(now_ms));
     }
+}
+
+/// Both halves of judging what came, and the signature between them.
+fn receive(book: &mut Book, now: Timestamp, bytes: &Bytes, random: u64) -> Verdict {
+    let signed = match book.screen(now, bytes).map(UnverifiedOffer::verify) {
+        Ok(Ok(signed)) => signed,
+        Ok(Err(error)) => return Verdict::Reject(error),
+        Err(verdict) => return verdict,
+    };
+    book.insert(now, signed, random).map_or_else(Verdict::Ignore, |()| Verdict::Accept)
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -7,9 +7,11 @@
 mod book;
 mod paper;
 mod signer;
+mod sync;
 
 pub use book::book;
 pub use paper::{entry, paper};
+pub use sync::offers_sync;
 
 use bytes::Bytes;
 use pedlar_protocol::content::{Collection, CollectionEntry, EntryPath, Groups, Kind, Link, Root, Size, Verifier};

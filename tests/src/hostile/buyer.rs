@@ -39,6 +39,12 @@ impl Freeloader {
         Self { stranger, seller: seller.id.parse().expect("a peer id"), addrs }
     }
 
+    /// The same, and it speaks offers-sync as well.
+    pub async fn syncing(world: &World, seller: &Peer, addrs: Vec<Multiaddr>) -> Self {
+        let stranger = Stranger::syncing(world).await;
+        Self { stranger, seller: seller.id.parse().expect("a peer id"), addrs }
+    }
+
     /// Its id.
     pub fn id(&self) -> PeerId {
         self.stranger.id()

@@ -11,4 +11,6 @@ mod hostile;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod streams;

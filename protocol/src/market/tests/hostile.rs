@@ -178,13 +178,13 @@ fn a_receipt_for_more_than_was_sent_lets_nothing_go() {
     let stream = world.open(0).unwrap();
     world.want(stream).unwrap().unwrap();
     let quote = world.streams[stream].quote.clone();
-    let beyond = SignedReceipt::sign(quote.id(), 1 << 40, &key(2)).signed().clone();
+    let beyond = SignedReceipt::sign(quote.id(), 1 << 40, &key(2));
     let synced = world.seller.market.handle_sync(START, world.buyers[0].id(), vec![beyond.clone()]);
     assert_eq!(synced.lines, [(quote.id(), 0)]);
     let all = Groups::new(0, 1 << 10).unwrap();
     let admitted = world.seller.market.handle_want(START, &quote.id(), all, None).unwrap();
     assert_eq!(admitted.count() * GROUP_LEN, FIRST_WINDOW, "what is left of two windows");
-    let refused = world.seller.market.handle_want(START, &quote.id(), all, Some(beyond));
+    let refused = world.seller.market.handle_want(START, &quote.id(), all, Some(beyond.signed().clone()));
     assert_eq!(refused, Err(Refusal::Malformed));
     assert_eq!(world.sold(0).spent(), Msat::ZERO);
 }
@@ -259,7 +259,7 @@ fn a_quote_is_used_once_and_only_by_its_buyer() {
     };
     assert_eq!(again(0), Err(BuyError::Other("number")));
     assert_eq!(again(1), Err(BuyError::Other("buyer")));
-    let receipt = SignedReceipt::sign(quote.id(), FIRST_WINDOW, &key(3)).signed().clone();
+    let receipt = SignedReceipt::sign(quote.id(), FIRST_WINDOW, &key(3));
     let before = world.sold(0);
     world.seller.market.handle_sync(START, world.buyers[1].id(), vec![receipt]);
     assert_eq!((world.sold(0), world.sold(1)), (before, Default::default()));

@@ -15,7 +15,7 @@ use crate::id::{PayeeId, TopUpId};
 use crate::market::{Books, Goods, Incoming, Market, Outgoing, Terms, TopUpStep, WalletBooks, audit_ledgers};
 use crate::money::{Msat, Price};
 use crate::refusal::Refusal;
-use crate::session::quote::SignedQuote;
+use crate::session::quote::{SignedQuote, SignedReceipt};
 use crate::session::{BuyerSession, MAX_WINDOW, PIPELINED_WANTS, Request, Window};
 use crate::settlement::FINAL_DEPTH;
 use crate::text::Name;
@@ -104,7 +104,7 @@ pub(super) struct World {
     pub(super) streams: Vec<Stream>,
     pub(super) coins: Vec<Coin>,
     /// Receipts that the seller has got.
-    pub(super) heard: Vec<(usize, Signed)>,
+    pub(super) heard: Vec<(usize, SignedReceipt)>,
     root: Root,
     size: Size,
 }
@@ -213,9 +213,8 @@ impl World {
         let mut told_before = None;
         loop {
             let receipts = self.buyers[buyer].market.unacknowledged(&them);
-            let told: Vec<Signed> = receipts.iter().map(|receipt| receipt.signed().clone()).collect();
-            self.heard.extend(told.iter().map(|signed| (buyer, signed.clone())));
-            let synced = self.seller.market.handle_sync(self.now, us, told);
+            self.heard.extend(receipts.iter().map(|receipt| (buyer, receipt.clone())));
+            let synced = self.seller.market.handle_sync(self.now, us, receipts.clone());
             self.seller.store();
             let grant = synced.grant.map(|grant| grant.signed().clone());
             let market = &mut self.buyers[buyer].market;
