@@ -27,7 +27,7 @@ use crate::store::StoreError;
 
 /// How long a buyer may take for its first frame, and to want more while nothing is on its way to it: a session holds a
 /// file open.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(25);
 
 /// Why a session ended early.
 #[derive(Debug, thiserror::Error)]
