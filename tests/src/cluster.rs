@@ -14,6 +14,9 @@ use pedlar_devnet::chain::Chain;
 use pedlar_devnet::electrum::ElectrumServer;
 use pedlar_devnet::node::{Home, Node, Running};
 use pedlar_net::Multiaddr;
+use pedlar_protocol::account;
+use pedlar_protocol::ledger::{View, audit_ledgers};
+use pedlar_protocol::money::Msat;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -317,6 +320,12 @@ pub struct Tab {
     pub spent: u64,
 }
 
+impl From<Tab> for account::Tab {
+    fn from(tab: Tab) -> Self {
+        Self { paid: Msat::new(tab.paid), spent: Msat::new(tab.spent), held: Msat::ZERO }
+    }
+}
+
 impl Tab {
     fn of(side: &Value) -> Self {
         Self { paid: number(&side["paid_msat"]), spent: number(&side["spent_msat"]) }
@@ -332,7 +341,9 @@ pub async fn agreed(seller: &Peer, buyer: &Peer) -> Tab {
             println!("{} has {:?}, {} has {:?}", seller.home.name, sides.0, buyer.home.name, sides.1);
             last = Some(sides);
         }
-        (sides.0 == sides.1).then_some(sides.0)
+        // At whatever height: both are asked until they see the same block.
+        let view = |tab: Tab| View { tab: tab.into(), tip_height: 0 };
+        audit_ledgers(view(sides.0), view(sides.1)).is_ok().then_some(sides.0)
     };
     until("the books agree", agree).await
 }
@@ -398,6 +409,12 @@ impl Verb {
         let error: Value = serde_json::from_str(error).unwrap_or_else(|_| panic!("no JSON: {error}"));
         assert_eq!((&error["type"], &error["exit"]), (&"error".into(), &exit.into()), "`{}`", self.verb);
         error
+    }
+
+    /// Reads all there is, whatever it ends with; its exit code and lines.
+    pub async fn ends(mut self) -> (Option<i32>, Vec<Value>) {
+        self.find(|_| false).await;
+        (self.running.end().await.expect("an end").status.code(), self.lines)
     }
 
     /// What it has said so far.

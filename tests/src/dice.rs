@@ -39,6 +39,15 @@ impl Dice {
     }
 }
 
+/// How long a long run is: as said, or `PEDLAR_ROUNDS`.
+///
+/// # Panics
+/// When `PEDLAR_ROUNDS` is no number.
+pub fn rounds(usual: u64) -> u64 {
+    let given = std::env::var("PEDLAR_ROUNDS").ok();
+    given.map_or(usual, |rounds| rounds.parse().expect("PEDLAR_ROUNDS is a number"))
+}
+
 impl Default for Dice {
     fn default() -> Self {
         Self::new()

@@ -50,8 +50,9 @@ impl Journal {
     /// The top-ups that were agreed on and whose payment did not count yet.
     pub fn uncredited(&self) -> impl Iterator<Item = &TopUpLine> {
         self.accounts.values().flat_map(|account| {
+            // In a block is enough for what stories pay.
             let counts =
-                |line: &&TopUpLine| account.payments().any(|payment| payment.topup == line.id && payment.is_credited());
+                |line: &&TopUpLine| account.payments().any(|payment| payment.topup == line.id && payment.depth > 0);
             account.topups().filter(move |line| !counts(line))
         })
     }
@@ -80,12 +81,17 @@ impl Journal {
         self.accounts.values().map(|account| account.spent().msat()).sum()
     }
 
+    /// Whether all these receipts are in this journal, too; of a line that it has folded nobody can say any more.
+    pub fn holds(&self, receipts: &BTreeMap<QuoteId, u64>) -> bool {
+        let folded = self.accounts.values().any(|account| account.folded().quotes > 0);
+        let signed = self.signed();
+        receipts.iter().all(|(quote, units)| match signed.get(quote) {
+            Some(held) => held >= units,
+            None => *units == 0 || folded,
+        })
+    }
+
     fn lines(&self) -> impl Iterator<Item = &Line> {
         self.accounts.values().flat_map(Account::lines)
     }
-}
-
-/// Whether each receipt of `ours` is in `theirs`, too: what one side holds the other has, or had before.
-pub fn covers(theirs: &BTreeMap<QuoteId, u64>, ours: &BTreeMap<QuoteId, u64>) -> bool {
-    ours.iter().all(|(quote, units)| *units == 0 || theirs.get(quote) >= Some(units))
 }
