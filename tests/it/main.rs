@@ -12,6 +12,7 @@ mod flood;
 mod folders;
 mod frames;
 mod freeloader;
+mod games;
 mod integrity;
 mod late_joiner;
 mod limits;

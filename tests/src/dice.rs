@@ -16,6 +16,11 @@ impl Dice {
         let seed = given.map(|seed| seed.parse().expect("PEDLAR_SEED is a number"));
         let seed = seed.unwrap_or_else(|| getrandom::u64().expect("randomness"));
         println!("PEDLAR_SEED={seed}");
+        Self::of(seed)
+    }
+
+    /// The dice of this seed.
+    pub const fn of(seed: u64) -> Self {
         Self { state: seed }
     }
 

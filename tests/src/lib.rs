@@ -5,6 +5,7 @@
 //! | [`cluster`] | a chain, its server and nodes that are processes, for one story |
 //! | [`dice`] | chance that can be had again |
 //! | [`disk`] | disks that fill up |
+//! | [`games`] | games of honest and cheating sides, in the pure core |
 //! | [`hostile`] | peers that speak our protocols by hand, and not always as agreed |
 //! | [`lying_electrum`] | an Electrum server that lies when it is told to |
 //! | [`journal`] | what a node has written down, as it finds it after a power cut |
@@ -17,6 +18,7 @@
 pub mod cluster;
 pub mod dice;
 pub mod disk;
+pub mod games;
 pub mod hostile;
 pub mod journal;
 pub mod lying_electrum;

@@ -318,13 +318,17 @@ impl Market {
     /// Judges anew how deep each payment must be (MONEY.md 4).
     pub(super) fn recredit(&mut self) {
         let sold = self.accounts().filter(|(_, direction, _)| *direction == Direction::Sold);
-        let received = unsettled(sold.map(|(_, _, account)| account));
+        let received = unsettled(sold.flat_map(|(_, _, account)| account.payments()));
         for ((_, direction), account) in &mut self.accounts {
-            let rule = match direction {
-                Direction::Sold => received.clone(),
-                Direction::Bought => unsettled(std::iter::once(&*account)),
-            };
-            account.recredit(|payment| depth_needed(rule.range(payment.height..).map(|(_, sat)| sat).sum()));
+            match direction {
+                Direction::Sold => account.recredit(|payment| needed(&received, payment)),
+                Direction::Bought => {
+                    // What a seller tells of payments by others makes none of ours wait: its promise goes with ours.
+                    let own = unsettled(account.payments().filter(|payment| payment.ours));
+                    let all = unsettled(account.payments());
+                    account.recredit(|payment| needed(if payment.ours { &own } else { &all }, payment));
+                }
+            }
         }
     }
 
@@ -368,10 +372,15 @@ impl Market {
     }
 }
 
+/// How deep a payment must be: by what is not final in its block and after it.
+fn needed(unsettled: &BTreeMap<u64, u64>, payment: &Payment) -> u32 {
+    depth_needed(unsettled.range(payment.height..).fold(0, |sum, (_, sat)| sum.saturating_add(*sat)))
+}
+
 /// Sat in blocks that are not final yet, by height of the block.
-fn unsettled<'a>(accounts: impl Iterator<Item = &'a Account>) -> BTreeMap<u64, u64> {
+fn unsettled<'a>(payments: impl Iterator<Item = &'a Payment>) -> BTreeMap<u64, u64> {
     let mut by_height: BTreeMap<u64, u64> = BTreeMap::new();
-    for payment in accounts.flat_map(Account::payments) {
+    for payment in payments {
         if (1..FINAL_DEPTH).contains(&payment.depth) {
             let sat = by_height.entry(payment.height).or_default();
             *sat = sat.saturating_add(payment.amount_sat);
