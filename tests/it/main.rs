@@ -3,6 +3,7 @@
 //! Each story has its own chain, its own nodes (processes) and its own folder. `cargo test -p pedlar-tests purchase`
 //! tells one; those that are ignored take long: `cargo test -p pedlar-tests -- --ignored`.
 
+mod bits;
 mod changed;
 mod cli;
 mod crash;
@@ -22,6 +23,7 @@ mod purchase;
 mod reorg;
 mod secrets;
 mod servers;
+mod sigterm;
 mod swarm_of_sellers;
 mod wallet;
 

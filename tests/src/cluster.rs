@@ -15,7 +15,7 @@ use pedlar_devnet::electrum::ElectrumServer;
 use pedlar_devnet::node::{Home, Node, Running};
 use pedlar_net::Multiaddr;
 use pedlar_protocol::account;
-use pedlar_protocol::ledger::{View, audit_ledgers};
+use pedlar_protocol::ledger::View;
 use pedlar_protocol::money::Msat;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -288,6 +288,13 @@ impl Peer {
         self.node.take().expect("the node is up").stop().await.expect("the node goes down");
     }
 
+    /// Tells the node to end as the system does when it shuts down, and waits until it has; how long that took.
+    pub async fn terminate(&mut self) -> Duration {
+        let (node, begun) = (self.node.take().expect("the node is up"), Instant::now());
+        node.terminate().await.expect("the node ends in order");
+        begun.elapsed()
+    }
+
     /// Brings the node up again, where it was before.
     pub async fn restart(&mut self) {
         let bootstrap: Vec<String> = self.bootstrap.iter().filter(|addr| !addr.contains(&self.id)).cloned().collect();
@@ -343,7 +350,7 @@ pub async fn agreed(seller: &Peer, buyer: &Peer) -> Tab {
         }
         // At whatever height: both are asked until they see the same block.
         let view = |tab: Tab| View { tab: tab.into(), tip_height: 0 };
-        audit_ledgers(view(sides.0), view(sides.1)).is_ok().then_some(sides.0)
+        view(sides.0).agrees_with(view(sides.1)).is_ok().then_some(sides.0)
     };
     until("the books agree", agree).await
 }

@@ -13,7 +13,7 @@ mod buyers;
 mod sellers;
 
 use libp2p_identity::ed25519::{Keypair, SecretKey};
-use pedlar_protocol::market::Market;
+use pedlar_protocol::market::{Books, Market, audit_ledgers};
 use pedlar_protocol::money::Price;
 use pedlar_protocol::time::Timestamp;
 
@@ -73,6 +73,12 @@ impl Table {
     /// Ends the game where something does not hold.
     fn hold(&self, holds: bool, what: impl FnOnce() -> String) {
         assert!(holds, "game {}: {} after {:#?}", self.seed, what(), self.played.trace);
+    }
+
+    /// What holds for every node's books holds for the honest side's.
+    fn audit(&self, market: &Market) {
+        let findings = audit_ledgers(&[Books { market, wallet: None }]);
+        self.hold(findings.is_empty(), || format!("{findings:?}"));
     }
 
     /// How often each move is made: more or less often than usual, and every fourth not at all.

@@ -220,6 +220,20 @@ impl Node {
         Ok(())
     }
 
+    /// Ends it as the system does when it shuts down: by SIGTERM.
+    ///
+    /// # Errors
+    /// When it does not end, or not in order.
+    pub async fn terminate(mut self) -> Result<()> {
+        let pid = self.pid().context("it had ended before")?;
+        let told = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await?;
+        ensure!(told.success(), "{} can't be told to end", self.home.name);
+        let ended = timeout(DEADLINE, self.child.wait()).await;
+        let status = ended.with_context(|| format!("{} does not end", self.home.name))??;
+        ensure!(status.success(), "{} ended with {status}", self.home.name);
+        Ok(())
+    }
+
     /// Kills it as a power cut would: nothing that it still wanted to write or say gets out.
     ///
     /// # Errors

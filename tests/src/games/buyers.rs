@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use libp2p_identity::PeerId;
 use libp2p_identity::ed25519::Keypair;
-use pedlar_protocol::account::{Account, Direction, OutPoint};
+use pedlar_protocol::account::{Account, Direction, OutPoint, TAIL_FLOOR_BYTES, TAIL_SHARE};
 use pedlar_protocol::content::{GROUP_LEN, Groups, Root, Size};
 use pedlar_protocol::credit::Rules;
 use pedlar_protocol::id::{PayeeId, QuoteId, TopUpId};
 use pedlar_protocol::market::{Goods, Incoming, Market, Terms, TopUpStep};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
-use pedlar_protocol::session::{FIRST_WINDOW, MAX_WINDOW};
+use pedlar_protocol::session::{FIRST_WINDOW, MAX_WINDOW, Request};
 use pedlar_protocol::settlement::FINAL_DEPTH;
 use pedlar_protocol::text::Name;
 use pedlar_protocol::time::Timestamp;
@@ -41,6 +41,7 @@ pub(super) fn play(seed: u64, dice: crate::dice::Dice) -> Played {
         game.step(&moves, &receipts);
         game.check();
     }
+    game.table.audit(&game.seller);
     game.table.played
 }
 
@@ -97,7 +98,7 @@ impl Game {
         let mut seller = Market::new(key(0), "regtest-1".parse().expect("a network"), terms, START);
         seller.handle_tip(100);
         let name = Name::new("goods").expect("a name");
-        seller.handle_published(START, root, Goods { name, size, price: Some(price) });
+        seller.handle_published(START, root, Goods { name, size, price: Some(price), whole: None });
         let buyers = (0..1 + table.dice.below(GANG)).map(|n| {
             let key = key(n as u8 + 1);
             Buyer { id: peer_id(&key), key, coins: Vec::new() }
@@ -153,7 +154,7 @@ impl Game {
     }
 
     fn open(&mut self, buyer: usize) -> Option<QuoteId> {
-        let quote = self.seller.handle_open(self.now, self.buyers[buyer].id, self.root, self.size);
+        let quote = self.seller.handle_open(self.now, self.buyers[buyer].id, Request::Chunks(self.root), self.size);
         self.table.note(format!("{buyer} opens: {}", quote.is_ok()));
         let quote = quote.ok()?;
         let id = quote.id();
@@ -219,7 +220,10 @@ impl Game {
             told.extend(self.receipt(id, receipts));
         }
         self.table.note(format!("{buyer} tells {} receipts", told.len()));
-        self.seller.handle_sync(self.now, self.buyers[buyer].id, told);
+        // Parsed as the node does it, before the market hears of them.
+        let whom = self.buyers[buyer].id;
+        let told = told.into_iter().filter_map(|signed| SignedReceipt::parse(signed, &whom).ok());
+        self.seller.handle_sync(self.now, whom, told.collect());
     }
 
     /// Buys as it should, to earn what it means to abuse; or nearly so, and leaves with the last window unsigned.
@@ -328,7 +332,13 @@ impl Game {
             }
             self.table.hold(account.paid().msat() == paid + granted, || format!("{} counts as paid", account.paid()));
             self.table.hold(account.folded().quotes > 0 || account.spent().msat() == spent, || "the total".into());
-            lost += sent.saturating_sub(paid);
+            let signed: u64 =
+                self.lines.values().filter(|line| line.buyer == place).map(|line| line.signed.min(line.sent)).sum();
+            let tail = self.price.charge(TAIL_FLOOR_BYTES.max(signed / TAIL_SHARE)).expect("a price").msat();
+            let line = final_paid.min(account.spent().msat()) * 15 / 100;
+            let (over, most) = (sent.saturating_sub(paid), tail + granted + line);
+            self.table.hold(over <= most, || format!("{place} has {over} msat for nothing, {most} are let go"));
+            lost += over;
             realised += final_paid.min(account.spent().msat());
         }
         let bound = self.rules.stake.msat() + realised * (2 + 50) * 3 / 1_000;

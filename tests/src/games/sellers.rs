@@ -15,7 +15,7 @@ use pedlar_protocol::market::{Market, Outgoing, Terms};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::offer::Service;
 use pedlar_protocol::session::quote::{Quote, SignedQuote};
-use pedlar_protocol::session::{BuyerSession, MAX_WINDOW};
+use pedlar_protocol::session::{BuyerSession, MAX_WINDOW, Request};
 use pedlar_protocol::settlement::{Advance, Onchain, SignedTopUp, TopUp, plan_advance};
 use pedlar_protocol::wire::{Signed, peer_id};
 
@@ -39,6 +39,7 @@ pub(super) fn play(seed: u64, dice: Dice) -> Played {
         game.exchange();
         game.check();
     }
+    game.table.audit(&game.buyer);
     game.table.played
 }
 
@@ -103,7 +104,7 @@ impl Game {
     fn session(&mut self, lies: &Lies) {
         let signed = self.quote(lies);
         let prepaid = self.prepaid();
-        let quote = match self.buyer.handle_quote(START, self.them, self.object.root, signed) {
+        let quote = match self.buyer.handle_quote(START, self.them, Request::Chunks(self.object.root), signed) {
             Ok(quote) => quote,
             Err(error) => return self.table.note(format!("the quote is not taken: {error}")),
         };
@@ -139,6 +140,8 @@ impl Game {
             offer_seq: 0,
             service: Service::Chunks,
             object: *self.object.root.as_bytes(),
+            collection: None,
+            whole: None,
             size: self.object.size.bytes(),
             price: self.price,
             expires: START.saturating_add(Duration::from_secs(60)),

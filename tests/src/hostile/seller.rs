@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pedlar_net::{InboundStream, NetHandle, PeerId, Stream};
 use pedlar_proto::v1::{self, account_reply, account_request};
-use pedlar_protocol::content::{Groups, Whole};
+use pedlar_protocol::content::{GROUP_LEN, Groups, PAIR_LEN, Size, Whole};
 use pedlar_protocol::money::Price;
 use pedlar_protocol::offer::Service;
 use pedlar_protocol::session::quote::{Quote, SignedQuote, SignedReceipt};
@@ -31,6 +31,8 @@ const PIECE: usize = 64 << 10;
 pub enum Lie {
     /// One bit of the range is another one.
     FlippedBit,
+    /// One bit of the range's proof is another one.
+    FlippedProof,
     /// The stream ends in the middle of the range.
     Truncated,
     /// The range is noise.
@@ -51,8 +53,9 @@ pub enum Lie {
 
 impl Lie {
     /// Every lie about an honest object.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::FlippedBit,
+        Self::FlippedProof,
         Self::Truncated,
         Self::Garbage,
         Self::Surplus,
@@ -120,7 +123,7 @@ impl HostileSeller {
         let honest_bytes = match lie {
             Lie::Surplus | Lie::Nothing => object.size.bytes(),
             _ if lie.is_about_size() => 0,
-            _ => lies_at,
+            _ => before(object.size, lies_at),
         };
         let (id, net, deeds) = (stranger.id(), stranger.net.clone(), Arc::new(Deeds::default()));
         let addr = format!("{}/p2p/{id}", net.listen_addrs().first().expect("it listens"));
@@ -145,6 +148,12 @@ impl Drop for HostileSeller {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Bytes that come before the group of byte `at`: whole groups, and the last one, which is wanted first.
+const fn before(size: Size, at: u64) -> u64 {
+    let last = size.bytes() - (size.bytes() - 1) % GROUP_LEN - 1;
+    if at >= last { 0 } else { at - at % GROUP_LEN + size.bytes() - last }
 }
 
 struct Shop {
@@ -215,6 +224,7 @@ impl Shop {
             self.deeds.lies.fetch_add(1, Ordering::SeqCst);
             match self.lie {
                 Lie::FlippedBit => bytes[offset] ^= 1 << (self.lies_at % 8),
+                Lie::FlippedProof => bytes[self.lies_at as usize % PAIR_LEN] ^= 1 << (self.lies_at % 8),
                 Lie::Truncated => bytes.truncate(offset),
                 Lie::Garbage => bytes = self.dice.lock().expect("no panic").garbage(bytes.len()),
                 Lie::Surplus => bytes.extend_from_slice(b"surplus"),
