@@ -278,6 +278,7 @@ fn net_config(home: &HomeLock, config: &Config, secret: Zeroizing<[u8; 32]>, net
         remembered: peers::load(&home.home().peers()),
         external: config.external.clone(),
         kad_server: config.network == pedlar_wallet::Network::Regtest,
+        tls: true,
         limits: pedlar_net::Limits::default(),
     }
 }

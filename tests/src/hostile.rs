@@ -99,6 +99,7 @@ impl Stranger {
             remembered: Vec::new(),
             external: Vec::new(),
             kad_server,
+            tls: true,
             limits: Limits::default(),
         };
         let (net, events) = pedlar_net::spawn(config).await.expect("a swarm");

@@ -25,6 +25,8 @@ pub struct NetConfig {
     pub external: Vec<Multiaddr>,
     /// Serve lookups even while no external address is known, as on a private network.
     pub kad_server: bool,
+    /// Offer TLS before Noise over TCP; without it only Noise, to meet peers that have no TLS or to measure the two.
+    pub tls: bool,
     /// The bounds.
     pub limits: Limits,
 }

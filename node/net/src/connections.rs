@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -61,6 +62,7 @@ struct Peer {
     score: f64,
     rtt: Option<Duration>,
     identity: Option<Identity>,
+    tcp_tried: bool,
 }
 
 /// What a peer said of itself.
@@ -86,7 +88,7 @@ impl Connections {
     pub(crate) fn open(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, now: Instant) {
         let direction = if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound };
         let link = Link { id, remote: endpoint.get_remote_address().clone(), direction, since: now };
-        let unknown = || Peer { links: Vec::new(), score: 0.0, rtt: None, identity: None };
+        let unknown = || Peer { links: Vec::new(), score: 0.0, rtt: None, identity: None, tcp_tried: false };
         self.peers.entry(peer).or_insert_with(unknown).links.push(link);
     }
 
@@ -131,6 +133,12 @@ impl Connections {
 
     pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
         self.peers.contains_key(peer)
+    }
+
+    /// Whether a connected peer is to be dialled over TCP now: once, or one that does not answer there would delay
+    /// every stream.
+    pub(crate) fn begin_tcp(&mut self, peer: &PeerId) -> bool {
+        self.peers.get_mut(peer).is_some_and(|known| !mem::replace(&mut known.tcp_tried, true))
     }
 
     /// Whether the peer is connected and has said who it is.
@@ -261,5 +269,16 @@ mod tests {
         assert!(connections.is_connected(&peer));
         connections.close(&peer, ConnectionId::new_unchecked(0));
         assert!(!connections.is_connected(&peer));
+    }
+
+    #[test]
+    fn tcp_is_tried_once_for_as_long_as_a_peer_is_connected() {
+        let (mut connections, peer, now) = (connections(), PeerId::random(), Instant::now());
+        assert!(!connections.begin_tcp(&peer), "it is not connected");
+        let id = connect(&mut connections, peer, 0, now);
+        assert_eq!([connections.begin_tcp(&peer), connections.begin_tcp(&peer)], [true, false]);
+        connections.close(&peer, id);
+        connect(&mut connections, peer, 1, now);
+        assert!(connections.begin_tcp(&peer));
     }
 }

@@ -18,7 +18,10 @@ use libp2p::{
 };
 use tokio::sync::oneshot;
 
-use crate::{OpenError, addresses::prefer_tcp_near};
+use crate::{
+    OpenError,
+    addresses::{is_tcp, prefer_tcp_near},
+};
 
 /// With fewer peers than this the seeds are dialled again and again.
 const FEW_PEERS: usize = 20;
@@ -70,12 +73,25 @@ impl Dials {
             }
             None => {
                 let tried: Vec<Multiaddr> = addrs.into_iter().take(MAX_TRIED).collect();
-                let opts = dial_opts(peer, tried.clone());
-                let dial = Dial { attempt: opts.connection_id(), tried, more: Vec::new(), waiting: vec![reply] };
-                self.pending.insert(peer, dial);
-                Some(opts)
+                Some(self.begin(peer, dial_opts(peer, tried.clone()), tried, reply))
             }
         }
+    }
+
+    /// Waits for a further connection to a connected `peer`, at these addresses; returns what to dial.
+    #[must_use]
+    pub(crate) fn handle_tcp(&mut self, peer: PeerId, addrs: Vec<Multiaddr>, reply: Dialled) -> Option<DialOpts> {
+        if self.pending.contains_key(&peer) {
+            return self.handle_dial(peer, addrs, reply);
+        }
+        let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addrs.clone()).build();
+        Some(self.begin(peer, opts, addrs, reply))
+    }
+
+    fn begin(&mut self, peer: PeerId, opts: DialOpts, tried: Vec<Multiaddr>, reply: Dialled) -> DialOpts {
+        let dial = Dial { attempt: opts.connection_id(), tried, more: Vec::new(), waiting: vec![reply] };
+        self.pending.insert(peer, dial);
+        opts
     }
 
     pub(crate) fn handle_connected(&mut self, peer: &PeerId) {
@@ -141,8 +157,10 @@ impl Seeds {
         self.next = now + if peers == 0 { RESEED_ALONE } else { RESEED };
         let round = self.turn.len().min(SEEDS_PER_ROUND);
         self.turn.rotate_left(round);
-        let dialled = self.turn.iter().rev().take(round);
-        dialled.map(|(peer, addr)| seed_opts(*peer, addr.clone())).collect()
+        let mut dialled: Vec<_> = self.turn.iter().rev().take(round).collect();
+        // The first one to a peer is the one that is dialled.
+        dialled.sort_by_key(|(_, addr)| !is_tcp(addr));
+        dialled.into_iter().map(|(peer, addr)| seed_opts(*peer, addr.clone())).collect()
     }
 }
 
@@ -203,6 +221,22 @@ mod tests {
         assert!(dials.handle_failed(&peer, next.connection_id(), &DialError::NoAddresses).is_none());
         for answer in [&mut first_answer, &mut second_answer] {
             assert!(matches!(answer.try_recv(), Ok(Err(OpenError::Unreachable(_)))));
+        }
+        assert!(dials.pending.is_empty());
+    }
+
+    #[test]
+    fn a_further_connection_over_tcp_answers_whatever_becomes_of_it() {
+        let (mut dials, peer) = (Dials::default(), PeerId::random());
+        for connects in [true, false] {
+            let (reply, mut answer) = oneshot::channel();
+            let opts = dials.handle_tcp(peer, vec![addr(1)], reply).unwrap();
+            if connects {
+                dials.handle_connected(&peer);
+            } else {
+                assert!(dials.handle_failed(&peer, opts.connection_id(), &DialError::Aborted).is_none());
+            }
+            assert_eq!(answer.try_recv().unwrap().is_ok(), connects);
         }
         assert!(dials.pending.is_empty());
     }

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `config` | what the swarm is told at its start, the bounds, the names of protocols |
 //! | `handle`, `task` | the two ends of the command queue |
-//! | `behaviour`, `transport`, `translate` | libp2p put together, and its events in our words |
+//! | `behaviour`, `transport`, `tls`, `translate` | libp2p put together, and its events in our words |
 //! | `gates` | how many inbound connections an address and a subnet may have |
 //! | `connections`, `dials`, `feed` | who is connected, dialled, trimmed, and what the node is told of it |
 //! | `records`, `announce`, `lookups` | provider records: kept for others, announced, looked up |
@@ -33,6 +33,7 @@ mod lookups;
 mod records;
 mod streams;
 mod task;
+mod tls;
 mod translate;
 mod transport;
 
@@ -112,7 +113,7 @@ pub async fn spawn(mut config: NetConfig) -> Result<(NetHandle, NetEvents), Spaw
     let topic = IdentTopic::new(names.of(config.topic));
     let kad_protocol = names.protocol("kad")?;
     let behaviour = behaviour(&config, &names, &key, &topic, &kad_protocol, stream_queue)?;
-    let swarm = transport::swarm(key, &config.limits, behaviour).map_err(SpawnError::Libp2p)?;
+    let swarm = transport::swarm(key, config.tls, &config.limits, behaviour).map_err(SpawnError::Libp2p)?;
     let now = Instant::now();
     let mut task = Task {
         swarm,

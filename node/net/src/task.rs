@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    addresses::is_tcp,
     announce::{Announcer, Key},
     behaviour::{Behaviour, BehaviourEvent},
     connections::Connections,
@@ -150,6 +151,7 @@ impl Task {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Dial { peer, addrs, reply } => self.dial(peer, addrs, reply),
+            Command::PreferTcp { peer, addrs, reply } => self.prefer_tcp(peer, addrs, reply),
             Command::Open { peer, protocol, reply } => self.swarm.behaviour_mut().streams.open(peer, protocol, reply),
             Command::Provide { key, reply } => self.provide(key, reply),
             Command::Unprovide { key } => self.unprovide(&key),
@@ -228,6 +230,20 @@ impl Task {
             return;
         }
         let next = self.dials.handle_dial(peer, addrs, reply);
+        self.dial_all(next);
+    }
+
+    /// Dials over TCP a peer that is connected by QUIC alone, once for as long as it is connected.
+    fn prefer_tcp(&mut self, peer: PeerId, mut addrs: Vec<Multiaddr>, reply: Dialled) {
+        addrs.extend(self.connections.addrs_of(&peer));
+        addrs.retain(is_tcp);
+        let is_quic_alone = !self.swarm.behaviour().streams.has_tcp(&peer);
+        if addrs.is_empty() || !is_quic_alone || !self.connections.begin_tcp(&peer) {
+            // A caller that went away needs no answer.
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        let next = self.dials.handle_tcp(peer, addrs, reply);
         self.dial_all(next);
     }
 

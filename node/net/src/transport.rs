@@ -2,9 +2,9 @@
 
 use std::{io, net::TcpListener, time::Duration};
 
-use libp2p::{Multiaddr, Swarm, SwarmBuilder, identity::Keypair, multiaddr::Protocol, noise, swarm, tcp, tls, yamux};
+use libp2p::{Multiaddr, Swarm, SwarmBuilder, identity::Keypair, multiaddr::Protocol, noise, swarm, tcp, yamux};
 
-use crate::{Limits, addresses::ip, behaviour::Behaviour};
+use crate::{Limits, addresses::ip, behaviour::Behaviour, tls::Tls};
 
 /// Streams of one connection that Yamux allows before it ends the connection; each may hold 256 KiB unread, so this is
 /// 40 MiB at worst. Well above what our own bounds on streams add up to.
@@ -14,16 +14,21 @@ const MAX_QUIC_STREAMS: u32 = 128;
 /// Inbound streams of a connection that negotiate their protocol at a time; the others wait.
 const MAX_NEGOTIATING: usize = 64;
 
-/// Builds the swarm; TLS is preferred to Noise for its speed.
+/// Builds the swarm; with `tls` it is preferred to Noise for its speed.
 ///
 /// # Errors
 /// The text of what TLS or Noise say of the key.
-pub(crate) fn swarm(key: Keypair, limits: &Limits, behaviour: Behaviour) -> Result<Swarm<Behaviour>, String> {
+pub(crate) fn swarm(
+    key: Keypair,
+    tls: bool,
+    limits: &Limits,
+    behaviour: Behaviour,
+) -> Result<Swarm<Behaviour>, String> {
     let handshake = limits.handshake;
     let idle = limits.idle;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux_config)
+        .with_tcp(tcp::Config::default(), (|key: &Keypair| Tls::new(key, tls), noise::Config::new), yamux_config)
         .map_err(|error| error.to_string())?
         .with_quic_config(|config| quic_config(config, handshake))
         .with_behaviour(|_| behaviour);

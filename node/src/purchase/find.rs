@@ -207,6 +207,6 @@ pub(super) async fn ask(
     addrs: Vec<Multiaddr>,
     request: Request,
 ) -> Result<Offered, BuyFailure> {
-    let stream = net.open(seller, addrs, "chunks").await?;
+    let stream = net.open_bulk(seller, addrs, "chunks").await?;
     Offered::ask(driver, seller, request, stream).await
 }

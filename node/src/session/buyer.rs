@@ -7,6 +7,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use libp2p_identity::PeerId;
 use pedlar_net::{OpenError, Stream};
 use pedlar_protocol::content::{Collection, CollectionError, Kind, Root, Size, VerifyError, Whole};
@@ -223,6 +225,7 @@ impl Purchase<'_> {
             quote: offered.quote,
             part: self.part,
             driver: self.driver,
+            signing: None,
             receipt: None,
             reader: offered.reader,
             writer: offered.writer,
@@ -245,9 +248,18 @@ struct Trading<'a> {
     session: BuyerSession,
     part: &'a Arc<Mutex<Download>>,
     sink: Sink,
+    signing: Option<Signing<'a>>,
     receipt: Option<SignedReceipt>,
     reader: FrameReader<ReadHalf<Stream>>,
     writer: FrameWriter<WriteHalf<Stream>>,
+}
+
+/// A receipt on its way to the disk, while the next range comes in.
+struct Signing<'a> {
+    receipt: SignedReceipt,
+    /// Ranges that are complete with it.
+    ranges: usize,
+    stored: BoxFuture<'a, Result<(), StoreError>>,
 }
 
 impl Trading<'_> {
@@ -263,8 +275,12 @@ impl Trading<'_> {
                     self.take(frame.map_err(IoError::from)??).await?;
                 }
                 news = self.sink.next() => {
-                    self.handle_sunk(news?, progress).await?;
+                    self.handle_sunk(news?, progress);
                     // Only what verified counts: frames alone could drip for ever.
+                    stalled = Instant::now() + STALL;
+                }
+                stored = stored(&mut self.signing) => {
+                    self.handle_signed(stored)?;
                     stalled = Instant::now() + STALL;
                 }
             }
@@ -302,35 +318,50 @@ impl Trading<'_> {
         }
     }
 
-    async fn handle_sunk(&mut self, news: Sunk, progress: &mut impl FnMut(u64)) -> Result<(), BuyFailure> {
+    fn handle_sunk(&mut self, news: Sunk, progress: &mut impl FnMut(u64)) {
         match news {
-            Sunk::Group(bytes) => {
+            Sunk::Bytes(bytes) => {
                 self.session.handle_verified(bytes);
                 progress(bytes);
             }
             Sunk::Range => {
-                self.session.handle_served();
-                self.sign().await?;
+                let ranges = self.signing.take().map_or(0, |signing| signing.ranges) + 1;
+                let receipt = self.sign();
+                let stored = self.driver.stored().boxed();
+                self.signing = Some(Signing { receipt, ranges, stored });
             }
         }
+    }
+
+    /// Signs for all that is verified and written; it must not be sent before it is stored.
+    fn sign(&self) -> SignedReceipt {
+        let units = self.session.verified();
+        self.driver.update(|market| market.handle_verified(now(), &self.quote, units))
+    }
+
+    /// The last receipt, stored before it can be sent.
+    async fn sign_last(&mut self) -> Result<(), BuyFailure> {
+        let receipt = self.sign();
+        self.driver.stored().await?;
+        self.receipt = Some(receipt);
         Ok(())
     }
 
-    /// Signs for all that is verified and written; the receipt is stored before it can be sent.
-    async fn sign(&mut self) -> Result<(), BuyFailure> {
-        let units = self.session.verified();
-        let quote = &self.quote;
-        let receipt = self.driver.commit(|market| market.handle_verified(now(), quote, units)).await?;
-        self.receipt = Some(receipt);
+    /// A receipt is stored: it goes with the next Want, for which there is room now.
+    fn handle_signed(&mut self, stored: Result<(), StoreError>) -> Result<(), BuyFailure> {
+        if let Some(Signing { receipt, ranges, .. }) = self.signing.take() {
+            stored?;
+            self.receipt = Some(receipt);
+            (0..ranges).for_each(|_| self.session.handle_served());
+        }
         Ok(())
     }
 
     /// Signs for what came last, and says goodbye.
     async fn close(&mut self, outcome: Result<(), BuyFailure>) -> Result<(), BuyFailure> {
-        for bytes in self.sink.drain().await {
-            self.session.handle_verified(bytes);
-        }
-        let signed = if self.session.verified() > 0 { self.sign().await } else { Ok(()) };
+        let written = self.sink.drain().await;
+        self.session.handle_verified(written);
+        let signed = if self.session.verified() > 0 { self.sign_last().await } else { Ok(()) };
         let code = match &outcome {
             Ok(()) => CloseCode::Done,
             Err(BuyFailure::Integrity(_)) => CloseCode::BadData,
@@ -347,5 +378,13 @@ impl Trading<'_> {
         let (seller, id) = (self.quote.quote().seller, self.quote.id());
         self.driver.commit(|market| market.handle_left(now(), &seller, &id)).await?;
         outcome.and(signed)
+    }
+}
+
+/// Waits until a receipt is stored; for ever while none is on its way.
+async fn stored(signing: &mut Option<Signing<'_>>) -> Result<(), StoreError> {
+    match signing {
+        Some(signing) => (&mut signing.stored).await,
+        None => std::future::pending().await,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
-use pedlar_protocol::content::{GROUP_LEN, Groups, Item, OutOfRange, Root, Size, Verifier, VerifyError};
+use pedlar_protocol::content::{Groups, OutOfRange, Root, Size, Verifier, VerifyError};
 use tokio::sync::mpsc;
 
 use crate::blobs::{Download, WriteError};
@@ -14,8 +14,8 @@ const QUEUE: usize = 8;
 
 /// What the sink thread has done.
 pub(super) enum Sunk {
-    /// A group of so many bytes is verified and written.
-    Group(u64),
+    /// So many bytes more are verified and written; said once a frame, since each word of it wakes the connection's task.
+    Bytes(u64),
     /// The range is complete, and synced.
     Range,
 }
@@ -51,8 +51,8 @@ pub(super) struct Sink {
 impl Sink {
     pub(super) fn start(root: Root, size: Size, download: Arc<Mutex<Download>>) -> Self {
         let (pieces, inbox) = mpsc::channel(QUEUE);
-        // As many as a full queue of frames can prove: the thread never waits for its reader while it holds the file.
-        let (report, news) = mpsc::channel(QUEUE * GROUP_LEN as usize / 512);
+        // As much as a full queue can lead to: the thread never waits for its reader while it holds the file.
+        let (report, news) = mpsc::channel(2 * QUEUE + 2);
         let spawned = thread::Builder::new().name("sink".into()).spawn(move || {
             let sunk = sink(root, size, &download, inbox, &report);
             // All that verified is signed for, whatever the session ended with: it is to survive a crash, too.
@@ -97,16 +97,16 @@ impl Sink {
         self.news.recv().await.unwrap_or(Err(SinkError::Order))
     }
 
-    /// Ends the thread; the bytes of the groups that it still wrote.
-    pub(super) async fn drain(&mut self) -> Vec<u64> {
+    /// Ends the thread; the bytes that it still wrote.
+    pub(super) async fn drain(&mut self) -> u64 {
         self.pieces = None;
-        let mut groups = Vec::new();
+        let mut written = 0;
         while let Some(news) = self.news.recv().await {
-            if let Ok(Sunk::Group(bytes)) = news {
-                groups.push(bytes);
+            if let Ok(Sunk::Bytes(bytes)) = news {
+                written += bytes;
             }
         }
-        groups
+        written
     }
 }
 
@@ -130,12 +130,11 @@ fn sink(
             Piece::Bytes(bytes) => bytes,
         };
         let verifying = verifier.as_mut().ok_or(SinkError::Order)?;
-        while let Some(verified) = verifying.next(&mut bytes)? {
-            lock(download).write(&verified)?;
-            if let Item::Group { .. } = verified.item() {
-                let _ = report.blocking_send(Ok(Sunk::Group(verified.payload_len())));
-            }
+        let (written, outcome) = write_verified(verifying, download, &mut bytes);
+        if written > 0 {
+            let _ = report.blocking_send(Ok(Sunk::Bytes(written)));
         }
+        outcome?;
         if verifying.is_complete() {
             verifier = None;
             // Before the receipt: what is signed for survives a crash.
@@ -144,6 +143,26 @@ fn sink(
         }
     }
     Ok(())
+}
+
+/// Writes what `bytes` prove; how much, also when what follows it is wrong.
+fn write_verified(
+    verifier: &mut Verifier,
+    download: &Mutex<Download>,
+    bytes: &mut Bytes,
+) -> (u64, Result<(), SinkError>) {
+    let mut written = 0;
+    loop {
+        let verified = match verifier.next(bytes) {
+            Ok(Some(verified)) => verified,
+            Ok(None) => return (written, Ok(())),
+            Err(wrong) => return (written, Err(wrong.into())),
+        };
+        if let Err(error) = lock(download).write(&verified) {
+            return (written, Err(error.into()));
+        }
+        written += verified.payload_len();
+    }
 }
 
 /// Locks a download.

@@ -121,7 +121,8 @@ async fn fetch(addr: &str, dest: &str) {
     });
     loop {
         let mut piece = Vec::with_capacity(PIECE);
-        if stream.read_buf(&mut piece).await.expect("the source gives") == 0 {
+        while piece.len() < PIECE && stream.read_buf(&mut piece).await.expect("the source gives") > 0 {}
+        if piece.is_empty() {
             break;
         }
         pieces.send(piece).await.expect("the writer lives");
@@ -144,6 +145,7 @@ async fn swarm(listen: Vec<Multiaddr>) -> (NetHandle, NetEvents) {
         remembered: Vec::new(),
         external: Vec::new(),
         kad_server: true,
+        tls: true,
         limits: Limits::default(),
     };
     pedlar_net::spawn(config).await.expect("a swarm")

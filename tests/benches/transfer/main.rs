@@ -41,7 +41,8 @@ const USAGE: &str = "\
 Usage: cargo bench -p pedlar-tests --bench transfer -- [OPTION…]
 
   --only NAME,…       only these: rounds, memory, transports, publish, crowd, idle   (default: all)
-  --against NAME,…    in `rounds`, only against these: unpaid, bare, sendme, libtorrent   (default: all)
+  --against NAME,…    in `rounds`, only against these: unpaid, bare, sendme, libtorrent   (default: all),
+                      before: the program of an earlier build that BEFORE_EXE names
   --size MIB          bytes of a transfer   (default: 1024)
   --pairs N           runs of each, in turns   (default: 5)
   --buyers N          buyers in `crowd`   (default: 200)

@@ -30,7 +30,12 @@ pub(crate) struct Good {
 
 impl Market {
     pub(crate) async fn open() -> Self {
-        let world = World::new(PROGRAM).await;
+        Self::of(PROGRAM).await
+    }
+
+    /// A market whose nodes run this program.
+    pub(crate) async fn of(program: &str) -> Self {
+        let world = World::new(program).await;
         let seller = world.node("seller").await;
         let sample = world.file("sample", 1 << 20);
         seller.publish(&sample, PRICE).await;

@@ -11,8 +11,12 @@ use crate::others::{Seed, Sendme, has_libtorrent, program};
 /// A plain TCP address of loopback.
 const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
 
+/// An earlier build of ours: only where it is asked for.
+const BEFORE: &str = "before";
+
 /// What the paid purchase is held against: its name, what is said of it, and the least ratio.
-const RIVALS: [(&str, &str, f64); 4] = [
+const RIVALS: [(&str, &str, f64); 5] = [
+    (BEFORE, "paid / paid by the program of BEFORE_EXE", 0.97),
     ("unpaid", "paid / unpaid", 0.97),
     ("bare", "paid / bare copy on the same swarm", 0.85),
     ("sendme", "paid / sendme", 1.5),
@@ -20,6 +24,7 @@ const RIVALS: [(&str, &str, f64); 4] = [
 ];
 
 enum Rival {
+    Before(Box<Market>, Good),
     Unpaid(Good),
     Bare(Source),
     Sendme(Sendme),
@@ -31,7 +36,8 @@ pub(crate) async fn measure(options: &Options, report: &mut Report) {
     let good = market.publish("film", options.size, PRICE).await;
     let mut rivals = Vec::new();
     for (name, figure, least) in RIVALS {
-        if !options.against.is_empty() && !options.against.iter().any(|wanted| wanted == name) {
+        let is_default = options.against.is_empty() && name != BEFORE;
+        if !is_default && !options.against.iter().any(|wanted| wanted == name) {
             continue;
         }
         match Rival::ready(name, &market, &good).await {
@@ -67,6 +73,12 @@ impl Rival {
     /// Makes it ready to transfer the same file, or says why it can't be.
     async fn ready(name: &str, market: &Market, good: &Good) -> Result<Self, &'static str> {
         match name {
+            BEFORE => {
+                let program = std::env::var("BEFORE_EXE").map_err(|_| "BEFORE_EXE names no program")?;
+                let market = Market::of(&program).await;
+                let good = market.publish("film", good.len, PRICE).await;
+                Ok(Self::Before(Box::new(market), good))
+            }
             "unpaid" => Ok(Self::Unpaid(market.publish("free film", good.len, "0sat/GiB").await)),
             "bare" => Ok(Self::Bare(Source::start(&good.file, LOOPBACK).await)),
             "sendme" => {
@@ -85,6 +97,7 @@ impl Rival {
     async fn run(&self, market: &Market, good: &Good) -> Run {
         let name = "film";
         match self {
+            Self::Before(before, good) => before.buy(good).await,
             Self::Unpaid(free) => market.buy(free).await,
             Self::Bare(source) => source.copy_to(&market.destination(), good.len).await,
             Self::Sendme(sendme) => sendme.receive(name, good.len).await,

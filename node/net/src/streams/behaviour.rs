@@ -78,6 +78,11 @@ impl Behaviour {
         links.iter().any(|link| link.id == id && link.streams() > 0)
     }
 
+    /// Whether a connection to the peer is TCP.
+    pub(crate) fn has_tcp(&self, peer: &PeerId) -> bool {
+        self.links.get(peer).is_some_and(|links| links.iter().any(|link| link.tcp))
+    }
+
     fn request(&self, peer: PeerId, name: &'static str) -> Result<(ConnectionId, Protocol, Busy), OpenError> {
         let protocol = self.protocols.iter().find(|protocol| protocol.name == name);
         let protocol = protocol.ok_or(OpenError::Unsupported(name))?.clone();

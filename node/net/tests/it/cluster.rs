@@ -39,6 +39,7 @@ pub(crate) fn config() -> NetConfig {
         remembered: vec![],
         external: vec![],
         kad_server: true,
+        tls: true,
         limits: Limits::default(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pedlar_net::{Direction, Limits, OpenError, PeerEvent};
+use pedlar_net::{Direction, Limits, Multiaddr, OpenError, PeerEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{ECHO, Node, QUIC, TCP, assert_echo, eventually, next, node, within};
@@ -26,6 +26,26 @@ async fn bytes_come_back_over_tcp() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_come_back_over_quic() {
     echo_64_mib_over(QUIC).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_without_tls_is_spoken_to_through_noise() {
+    let (peer, addrs, _seller) = node(|_| {}).await.echo();
+    let buyer = node(|config| config.tls = false).await;
+    assert_echo(buyer.net.open(peer, addrs, ECHO).await.unwrap(), MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_goes_over_quic_where_nobody_answers_over_tcp() {
+    let (peer, addrs, _seller) = node(|config| config.listen = vec![QUIC.parse().unwrap()]).await.echo();
+    let buyer = node(|_| {}).await;
+    buyer.net.dial(peer, addrs.clone()).await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let silent: Multiaddr = format!("/ip4/127.0.0.1/tcp/{free}").parse().unwrap();
+    for _ in 0..2 {
+        let addrs = [addrs.clone(), vec![silent.clone()]].concat();
+        assert_echo(buyer.net.open_bulk(peer, addrs, ECHO).await.unwrap(), MIB).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
