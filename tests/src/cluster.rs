@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -43,34 +44,27 @@ pub async fn until<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> 
     }
 }
 
-/// One chain, one server, and the folder in which all of a story happens.
-pub struct World {
-    /// The chain; blocks come as [`World::mine_what_waits`] says.
-    pub chain: Chain,
-    /// Its server, to be paused and resumed.
-    pub electrum: ElectrumServer,
+/// The folder in which all of a story happens, and the nodes in it: processes that run one program, meet on one
+/// network and by default ask one Electrum server.
+pub struct Place {
     program: PathBuf,
     dir: TempDir,
-    miner: Mutex<Option<JoinHandle<()>>>,
+    electrum: String,
+    network_id: String,
     /// Where the first node listens: all others enter there.
     entrance: Mutex<Vec<String>>,
 }
 
-impl World {
-    /// A world whose nodes run `program`, in which every transaction is mined as soon as it is seen.
-    pub async fn new(program: &str) -> Self {
+impl Place {
+    /// A fresh folder for nodes that run `program`, on the chain that the server at `electrum` has.
+    pub fn new(program: &str, electrum: String, network_id: String) -> Self {
         let dir = tempfile::Builder::new().prefix("pedlar-story-").tempdir().expect("a folder");
-        let chain = Chain::new(dir.path().as_os_str().as_encoded_bytes());
-        let electrum = ElectrumServer::spawn(chain.clone(), "127.0.0.1:0").await.expect("a server");
-        let world =
-            Self { chain, electrum, program: program.into(), dir, miner: Mutex::default(), entrance: Mutex::default() };
-        world.mine_what_waits();
-        world
+        Self { program: program.into(), dir, electrum, network_id, entrance: Mutex::default() }
     }
 
     /// The name of the network, as protocols carry it.
     pub fn network(&self) -> String {
-        format!("regtest-{}", self.chain.network_id())
+        format!("regtest-{}", self.network_id)
     }
 
     /// Where the first node listens, to enter the network.
@@ -91,7 +85,7 @@ impl World {
     /// A home that is made, with `settings` at the end of its `config.toml`.
     pub async fn made_home(&self, name: &str, settings: &str) -> Home {
         let home = self.home(name);
-        home.init(&self.electrum.url(), Some(&self.chain.network_id())).await.expect("a home");
+        home.init(&self.electrum, Some(&self.network_id)).await.expect("a home");
         let config = std::fs::OpenOptions::new().append(true).open(home.dir.join("config.toml"));
         config.expect("a config").write_all(settings.as_bytes()).expect("a setting");
         home
@@ -107,7 +101,7 @@ impl World {
         let home = self.made_home(name, "").await;
         let file = home.dir.join("config.toml");
         let config = std::fs::read_to_string(&file).expect("a config");
-        let one = format!("electrum = [{:?}]", self.electrum.url());
+        let one = format!("electrum = [{:?}]", self.electrum);
         assert!(config.contains(&one), "{config}");
         std::fs::write(&file, config.replace(&one, &format!("electrum = {servers:?}"))).expect("another config");
         self.start(home).await
@@ -127,6 +121,68 @@ impl World {
             entrance.clone_from(&node.listen);
         }
         Peer { id: node.peer_id.clone(), bootstrap: entrance.clone(), port, home, node: Some(node) }
+    }
+
+    /// Makes a file of `len` bytes that no two names share.
+    pub fn file(&self, name: &str, len: u64) -> PathBuf {
+        let path = self.path(name);
+        let bytes = blake3::Hasher::new().update(name.as_bytes()).finalize_xof();
+        let mut file = std::fs::File::create(&path).expect("a file");
+        std::io::copy(&mut std::io::Read::take(bytes, len), &mut file).expect("its bytes");
+        path
+    }
+
+    /// The log of a node that panicked.
+    fn panicked(&self) -> Option<PathBuf> {
+        let homes = std::fs::read_dir(self.dir.path()).ok()?.flatten();
+        let mut logs = homes.map(|home| home.path().join("log"));
+        logs.find(|log| std::fs::read(log).is_ok_and(|log| String::from_utf8_lossy(&log).contains("panicked at")))
+    }
+}
+
+/// A story that fails leaves its folder behind, homes, logs and all; and one in which a node panicked has failed.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let panicked = self.panicked();
+        if std::thread::panicking() || panicked.is_some() {
+            self.dir.disable_cleanup(true);
+            eprintln!("what the story left is in {}", self.dir.path().display());
+        }
+        if let (Some(log), false) = (panicked, std::thread::panicking()) {
+            panic!("a node panicked: see {}", log.display());
+        }
+    }
+}
+
+/// One chain and one server, in this process, and the place of the story.
+pub struct World {
+    /// The chain; blocks come as [`World::mine_what_waits`] says.
+    pub chain: Chain,
+    /// Its server, to be paused and resumed.
+    pub electrum: ElectrumServer,
+    miner: Mutex<Option<JoinHandle<()>>>,
+    place: Place,
+}
+
+impl Deref for World {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl World {
+    /// A world whose nodes run `program`, in which every transaction is mined as soon as it is seen.
+    pub async fn new(program: &str) -> Self {
+        let mut tag = [0; 16];
+        getrandom::fill(&mut tag).expect("randomness");
+        let chain = Chain::new(&tag);
+        let electrum = ElectrumServer::spawn(chain.clone(), "127.0.0.1:0").await.expect("a server");
+        let place = Place::new(program, electrum.url(), chain.network_id());
+        let world = Self { chain, electrum, miner: Mutex::default(), place };
+        world.mine_what_waits();
+        world
     }
 
     /// Gives a node [`FUNDS_SAT`] and waits until it has them.
@@ -172,22 +228,6 @@ impl World {
         until("a transaction waits", async || self.chain.mempool().first().copied()).await
     }
 
-    /// Makes a file of `len` bytes that no two names share.
-    pub fn file(&self, name: &str, len: u64) -> PathBuf {
-        let path = self.path(name);
-        let bytes = blake3::Hasher::new().update(name.as_bytes()).finalize_xof();
-        let mut file = std::fs::File::create(&path).expect("a file");
-        std::io::copy(&mut std::io::Read::take(bytes, len), &mut file).expect("its bytes");
-        path
-    }
-
-    /// The log of a node that panicked.
-    fn panicked(&self) -> Option<PathBuf> {
-        let homes = std::fs::read_dir(self.dir.path()).ok()?.flatten();
-        let mut logs = homes.map(|home| home.path().join("log"));
-        logs.find(|log| std::fs::read(log).is_ok_and(|log| String::from_utf8_lossy(&log).contains("panicked at")))
-    }
-
     fn replace_miner(&self, miner: Option<JoinHandle<()>>) {
         if let Some(old) = std::mem::replace(&mut *self.miner.lock().expect("no panic"), miner) {
             old.abort();
@@ -195,18 +235,9 @@ impl World {
     }
 }
 
-/// A story that fails leaves its folder behind, homes, logs and all; and one in which a node panicked has failed.
 impl Drop for World {
     fn drop(&mut self) {
         self.replace_miner(None);
-        let panicked = self.panicked();
-        if std::thread::panicking() || panicked.is_some() {
-            self.dir.disable_cleanup(true);
-            eprintln!("what the story left is in {}", self.dir.path().display());
-        }
-        if let (Some(log), false) = (panicked, std::thread::panicking()) {
-            panic!("a node panicked: see {}", log.display());
-        }
     }
 }
 
@@ -432,7 +463,7 @@ impl Verb {
 
 /// A port that no other node of this process has and that the system gives to nobody by itself, so that a node that was
 /// killed finds it free when it comes back.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     /// Below the range of ports that connections get (32768 on Linux).
     const PORTS: std::ops::Range<u16> = 12_000..32_000;
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
