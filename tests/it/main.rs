@@ -20,6 +20,8 @@ mod limits;
 mod link;
 mod offers;
 mod purchase;
+mod real_chain;
+mod real_wallet;
 mod reorg;
 mod secrets;
 mod servers;

@@ -8,6 +8,8 @@
 //! | [`games`] | games of honest and cheating sides, in the pure core |
 //! | [`hostile`] | peers that speak our protocols by hand, and not always as agreed |
 //! | [`lying_electrum`] | an Electrum server that lies when it is told to |
+//! | [`real_chain`] | Bitcoin Core and electrs |
+//! | [`real_wallet`] | Electrum, the wallet that people have |
 //! | [`journal`] | what a node has written down, as it finds it after a power cut |
 //!
 //! **Invariant:** a story waits for what it needs and never for a time; what it waits for comes within [`PATIENCE`] or
@@ -22,3 +24,5 @@ pub mod games;
 pub mod hostile;
 pub mod journal;
 pub mod lying_electrum;
+pub mod real_chain;
+pub mod real_wallet;

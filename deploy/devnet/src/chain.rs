@@ -28,12 +28,11 @@ use bitcoin::block::Header;
 use bitcoin::{Address, Amount, Block, BlockHash, Script, Transaction, Txid};
 use tokio::sync::watch;
 
-pub use purse::FundError;
+pub use purse::{FundError, Purse};
 pub use rules::{COINBASE_MATURITY, MIN_RELAY_SAT_PER_VB, SubmitError};
 pub use scripts::ScriptHash;
 pub use state::ReorgError;
 
-use purse::Purse;
 pub(crate) use state::State;
 pub(crate) use views::HistoryLine;
 

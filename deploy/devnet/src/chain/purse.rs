@@ -11,8 +11,8 @@ use bitcoin::{
 
 use super::rules::SubmitError;
 
-/// Fee of the purse's payments, in sat/vB: above the floor, so that a test may pay less and still be relayed.
-const FEE_SAT_PER_VB: u64 = 2;
+/// Fee of the chain's own payments, in sat/vB: above the floor, so that a test may pay less and still be relayed.
+pub(super) const FEE_SAT_PER_VB: u64 = 2;
 
 /// Why the purse did not pay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum FundError {
 }
 
 /// One P2WPKH key. It holds no state: its coins are what the chain's index says of its script.
-pub(crate) struct Purse {
+pub struct Purse {
     secp: Secp256k1<All>,
     key: SecretKey,
     public: CompressedPublicKey,
@@ -43,7 +43,8 @@ pub(crate) struct Purse {
 
 impl Purse {
     /// The purse of the chain with this tag, the same each time.
-    pub(super) fn new(tag: &[u8]) -> Self {
+    #[must_use]
+    pub fn new(tag: &[u8]) -> Self {
         let secp = Secp256k1::new();
         let key = derive(tag);
         let public = CompressedPublicKey(key.public_key(&secp));
@@ -51,26 +52,32 @@ impl Purse {
         Self { secp, key, public, script }
     }
 
-    pub(super) fn script(&self) -> &ScriptBuf {
+    /// The script that its coins are locked with.
+    #[must_use]
+    pub fn script(&self) -> &ScriptBuf {
         &self.script
     }
 
-    /// A signed payment from as many of the coins as it takes, in their order; change comes back.
-    pub(super) fn pay(
+    /// A signed payment from as many of the coins as it takes, in their order, at this rate; change comes back.
+    ///
+    /// # Errors
+    /// [`FundError`] when the coins are too few.
+    pub fn pay(
         &self,
         coins: impl Iterator<Item = (OutPoint, Amount)>,
         to: ScriptBuf,
         amount: Amount,
+        fee_sat_per_vb: u64,
     ) -> Result<Transaction, FundError> {
         if amount > Amount::MAX_MONEY {
             return Err(SubmitError::OutputTooLarge.into());
         }
         let (mut inputs, mut have) = (Vec::new(), Amount::ZERO);
-        let mut need = amount + self.fee(0, &to);
+        let mut need = amount + self.fee(0, &to, fee_sat_per_vb);
         for coin in coins {
             have += coin.1;
             inputs.push(coin);
-            need = amount + self.fee(inputs.len(), &to);
+            need = amount + self.fee(inputs.len(), &to, fee_sat_per_vb);
             if have >= need {
                 break;
             }
@@ -102,10 +109,10 @@ impl Purse {
         values.enumerate().map(sign).collect()
     }
 
-    fn fee(&self, inputs: usize, to: &ScriptBuf) -> Amount {
+    fn fee(&self, inputs: usize, to: &ScriptBuf, fee_sat_per_vb: u64) -> Amount {
         let inputs = std::iter::repeat_n(InputWeightPrediction::P2WPKH_MAX, inputs);
         let weight = predict_weight(inputs, [to.len(), self.script.len()]);
-        Amount::from_sat(weight.to_vbytes_ceil().saturating_mul(FEE_SAT_PER_VB))
+        Amount::from_sat(weight.to_vbytes_ceil().saturating_mul(fee_sat_per_vb))
     }
 }
 

@@ -8,7 +8,7 @@ use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 use super::block::{self, Template};
 use super::ledger::Ledger;
 use super::mempool::{Entry, Mempool};
-use super::purse::{FundError, Purse};
+use super::purse::{FEE_SAT_PER_VB, FundError, Purse};
 use super::rules::{self, COINBASE_MATURITY, Coin, Context, MAX_BLOCK_SIGOPS, MAX_TXS_WEIGHT, SubmitError};
 use super::scripts::{ScriptHash, Scripts};
 
@@ -141,7 +141,7 @@ impl State {
 
     /// Pays from the purse's coins, by a transaction that waits in the mempool like any other.
     pub(super) fn fund(&mut self, purse: &Purse, to: ScriptBuf, amount: Amount) -> Result<Txid, FundError> {
-        let tx = purse.pay(self.spendable(&ScriptHash::of(purse.script())), to, amount)?;
+        let tx = purse.pay(self.spendable(&ScriptHash::of(purse.script())), to, amount, FEE_SAT_PER_VB)?;
         Ok(self.submit(&tx)?)
     }
 
