@@ -40,6 +40,9 @@ pub enum PublishError {
         /// What is wrong with it.
         error: PathError,
     },
+    /// The folder is, or holds, that of the node itself.
+    #[error("{} holds this node's own files; publish a folder beside them", .0.display())]
+    OwnHome(PathBuf),
     /// The files of a folder can't be sold together.
     #[error("the folder can't be sold: {0}")]
     Folder(#[from] CollectionError),

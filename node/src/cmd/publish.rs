@@ -179,7 +179,11 @@ fn not_published(failure: PublishFailure) -> Failure {
         PublishFailure::NoPrice => Failure::usage("no_price", failure),
         PublishFailure::File(PublishError::NotFound(_)) => Failure::new(Exit::NotFound, "no_such_file", failure),
         PublishFailure::File(
-            PublishError::NotAFile(_) | PublishError::TooLarge(_) | PublishError::Path { .. } | PublishError::Folder(_),
+            PublishError::NotAFile(_)
+            | PublishError::TooLarge(_)
+            | PublishError::Path { .. }
+            | PublishError::Folder(_)
+            | PublishError::OwnHome(_),
         ) => Failure::usage("not_publishable", failure),
         PublishFailure::File(PublishError::Cancelled) | PublishFailure::Interrupted => {
             Failure::new(Exit::Interrupted, "interrupted", failure)

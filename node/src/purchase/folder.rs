@@ -3,6 +3,7 @@
 //! All of them are sold under one root at one price, so one choice of a seller and one advance do for the whole, and the
 //! counters are exchanged once in many objects.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,6 +41,10 @@ pub(super) struct Folder {
     /// The manifest, while it is bought.
     manifest: Option<Part>,
     collection: Option<Collection>,
+    /// Bytes of objects that are not whole yet.
+    partial: BTreeMap<Root, u64>,
+    /// Bytes of the whole, as far as a seller's claim is believed.
+    claimed: u64,
 }
 
 /// Where the objects of a folder come from.
@@ -82,16 +87,19 @@ impl Folder {
         }
         let mut folder = Self { download: Some(begin(order).await?), ..Self::default() };
         folder.read_manifest(order).await?;
+        folder.measure().await?;
         Ok(folder)
     }
 
+    /// Whether nothing is to be bought.
     pub(super) fn is_complete(&self) -> bool {
-        self.collection.is_some() && self.objects().is_empty()
+        self.collection.is_some() && self.objects().into_iter().all(|entry| self.missing_of(entry) == 0)
     }
 
     pub(super) fn progress(&self) -> Option<(u64, u64)> {
-        let total = self.collection.as_ref()?.whole().bytes;
-        let missing: u64 = self.objects().iter().map(|entry| entry.size.bytes()).sum();
+        self.download.as_ref()?;
+        let Some(collection) = &self.collection else { return Some((0, self.claimed)) };
+        let (total, missing) = (collection.whole().bytes, self.missing(collection.whole()).bytes);
         Some((total.saturating_sub(missing), total))
     }
 
@@ -100,7 +108,7 @@ impl Folder {
             return said;
         }
         let objects = self.objects();
-        Whole { bytes: objects.iter().map(|entry| entry.size.bytes()).sum(), objects: objects.len() as u64 }
+        Whole { bytes: objects.iter().map(|entry| self.missing_of(entry)).sum(), objects: objects.len() as u64 }
     }
 
     pub(super) async fn open(&mut self, order: &Order, size: Size, said: Whole) -> Result<(), OpenError> {
@@ -108,6 +116,7 @@ impl Folder {
             self.download = Some(begin(order).await?);
         }
         let need = self.missing(said).bytes;
+        self.claimed = said.bytes;
         let Some(download) = &self.download else { return Ok(()) };
         download.require_room(need)?;
         if self.collection.is_none() {
@@ -118,7 +127,12 @@ impl Folder {
         Ok(())
     }
 
-    pub(super) async fn finish(self) -> Result<PathBuf, OrderError> {
+    /// Gives the folder its name, and before that the objects theirs whose last byte came right before a crash.
+    pub(super) async fn finish(self, buyer: &Buyer) -> Result<PathBuf, OrderError> {
+        for entry in self.objects() {
+            let Some(download) = &self.download else { break };
+            buyer.keep(goods::open(entry.root, entry.size, &download.object(&entry.root)).await?).await?;
+        }
         let (download, collection) = self.download.zip(self.collection).ok_or(OrderError::Interrupted)?;
         let finished = spawn_blocking(move || download.finish(&collection)).await;
         Ok(finished.map_err(|_| OrderError::Interrupted)??)
@@ -130,6 +144,24 @@ impl Folder {
         let mut objects = collection.objects();
         objects.retain(|entry| !download.has(entry));
         objects
+    }
+
+    /// Bytes of an object that are to be bought.
+    fn missing_of(&self, entry: &CollectionEntry) -> u64 {
+        entry.size.bytes().saturating_sub(self.partial.get(&entry.root).copied().unwrap_or(0))
+    }
+
+    /// Looks how much of each object is here.
+    async fn measure(&mut self) -> Result<(), OrderError> {
+        let objects: Vec<CollectionEntry> = self.objects().into_iter().cloned().collect();
+        let Some(download) = self.download.take() else { return Ok(()) };
+        let measured = spawn_blocking(move || {
+            let present = objects.iter().map(|entry| (entry.root, download.present_of(entry)));
+            (present.filter(|(_, bytes)| *bytes > 0).collect(), download)
+        });
+        let (partial, download) = measured.await.map_err(|_| OrderError::Interrupted)?;
+        (self.partial, self.download) = (partial, Some(download));
+        Ok(())
     }
 
     /// Reads the manifest, where it is complete. A folder that nobody can lay out is given up.
@@ -174,6 +206,7 @@ impl Buyer {
             }
             None => found.offered.decline().await,
         }
+        folder.measure().await?;
         let Some(collection) = &folder.collection else { return Ok(false) };
         let whole = collection.whole();
         if said != whole {
@@ -228,7 +261,8 @@ impl Buyer {
         let (Some(download), Some((there, total))) = (&folder.download, folder.progress()) else { return Ok(false) };
         let (collection, there) = (order.link.root, AtomicU64::new(there));
         let source = Source { collection, seller, addrs, price, download, stop, there, total, tell };
-        let wanted: Vec<_> = folder.objects().into_iter().map(|entry| (entry, charge(price, entry))).collect();
+        let charge = |entry| price.charge(folder.missing_of(entry)).unwrap_or(Msat::MAX);
+        let wanted: Vec<_> = folder.objects().into_iter().map(|entry| (entry, charge(entry))).collect();
         let all = wanted.iter().fold(Msat::ZERO, |sum, (_, charge)| sum.saturating_add(*charge));
         if trade.left(order.max).is_some_and(|left| left < all) {
             // Half a folder is not what was allowed.
@@ -280,7 +314,6 @@ impl Buyer {
         limit: Option<Msat>,
     ) -> Result<Sale, OrderError> {
         let part = goods::open(entry.root, entry.size, &source.download.object(&entry.root)).await?;
-        source.came(lock(&part).present_bytes());
         let request = Request::Entry { collection: source.collection, entry: entry.root };
         let Source { seller, addrs, price, stop, .. } = *source;
         let lot = Lot { request, seller, addrs, price, part: &part, limit };
@@ -338,10 +371,6 @@ async fn begin(order: &Order) -> Result<FolderDownload, OpenError> {
     let (root, dest) = (order.link.root, order.dest.clone());
     let opened = spawn_blocking(move || FolderDownload::open(root, &dest)).await;
     opened.map_err(|error| goods::stopped(&order.dest, error))?
-}
-
-fn charge(price: Price, entry: &CollectionEntry) -> Msat {
-    price.charge(entry.size.bytes()).unwrap_or(Msat::MAX)
 }
 
 /// Whether a seller that failed may well sell the other files: this one was changed, or can't be read.

@@ -105,7 +105,7 @@ impl Buyer {
     pub(super) async fn finish(&self, goods: Goods) -> Result<PathBuf, OrderError> {
         match goods {
             Goods::File(File { part }) => self.keep(part.ok_or(OrderError::Interrupted)?).await,
-            Goods::Folder(folder) => folder.finish().await,
+            Goods::Folder(folder) => folder.finish(self).await,
         }
     }
 

@@ -8,7 +8,7 @@ use pedlar_protocol::content::{Kind, Root, Size, Whole};
 use pedlar_protocol::market::Goods;
 use pedlar_protocol::money::Price;
 use pedlar_protocol::session::Request;
-use pedlar_protocol::text::Name;
+use pedlar_protocol::text::{Name, escape};
 
 use crate::blobs::{BlobReader, PublishedBlob, PublishedFolder, ReadError};
 
@@ -91,7 +91,8 @@ pub(crate) struct Refusal<'a> {
 impl std::fmt::Display for Refusal<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.within {
-            Some(path) => write!(f, "{}: {}", path.display(), self.error),
+            // Names in a folder may have come from strangers.
+            Some(path) => write!(f, "{}: {}", escape(&path.to_string_lossy()), self.error),
             None => self.error.fmt(f),
         }
     }

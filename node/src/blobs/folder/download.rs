@@ -23,7 +23,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::blobs::files::{folder_of, require_room, sync_folder_of};
-use crate::blobs::{FinishError, OpenError};
+use crate::blobs::{Download, FinishError, OpenError};
 
 /// What the mark begins with; the collection's root follows.
 const MAGIC: &[u8] = b"pedlar folder\x01";
@@ -125,6 +125,15 @@ impl FolderDownload {
     pub fn has(&self, entry: &CollectionEntry) -> bool {
         let is_whole = |path: PathBuf| path.symlink_metadata().is_ok_and(|found| is_file_of(&found, entry.size));
         is_whole(self.object(&entry.root)) || is_whole(self.part.join(FILES).join(entry.path.as_str()))
+    }
+
+    /// Bytes of an object that an earlier try left in its partial file.
+    #[must_use]
+    pub fn present_of(&self, entry: &CollectionEntry) -> u64 {
+        let path = self.object(&entry.root);
+        let begun = Download::begun(entry.root, &path).filter(|size| *size == entry.size);
+        let download = begun.and_then(|size| Download::open(entry.root, size, &path).ok());
+        download.map_or(0, |download| download.present_bytes())
     }
 
     /// Refuses when there is no room for so many more bytes.

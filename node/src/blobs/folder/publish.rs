@@ -54,7 +54,11 @@ pub fn publish_folder(
     mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<PublishedFolder, PublishError> {
     let path = path.canonicalize().map_err(at("finding", path))?;
+    if outboards.canonicalize().is_ok_and(|ours| ours.starts_with(&path)) {
+        return Err(PublishError::OwnHome(path));
+    }
     let Found { files, skipped } = find(&path)?;
+    check(&files)?;
     let total = files.iter().map(|file| file.len).sum();
     let (mut done, mut entries) = (0, Vec::with_capacity(files.len()));
     let mut published = BTreeMap::new();
@@ -111,6 +115,17 @@ fn find(root: &Path) -> Result<Found, PublishError> {
     }
     found.skipped.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(found)
+}
+
+/// Refuses files that can't be in one collection, whatever their roots are: not after hours of hashing.
+fn check(files: &[FoundFile]) -> Result<(), PublishError> {
+    let entry = |FoundFile { path, len, .. }: &FoundFile| {
+        let size = Size::new(*len).ok_or(PublishError::TooLarge(*len))?;
+        let root = Root::of(if *len == 0 { b"" } else { path.as_str().as_bytes() });
+        Ok(CollectionEntry { path: path.clone(), size, root })
+    };
+    Collection::new(files.iter().map(entry).collect::<Result<_, PublishError>>()?)?;
+    Ok(())
 }
 
 fn regular(root: &Path, child: &DirEntry) -> Result<FoundFile, PublishError> {

@@ -138,6 +138,8 @@ fn folders_that_cannot_be_sold_say_why() {
         assert!(matches!(refused(), PublishError::Path { path: at, error } if at == path && error == why));
         fs::remove_file(path).unwrap();
     }
+    let all = desk.publish(&desk.path("."), false).unwrap_err();
+    assert!(matches!(all, PublishError::OwnHome(_)), "{all}");
     desk.folder(&[("Read.me", b"x"), ("READ.me", b"y")]);
     let text = refused().to_string();
     assert!(text.contains("Read.me") && text.contains("READ.me"), "{text}");
