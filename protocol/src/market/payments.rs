@@ -290,8 +290,7 @@ impl Market {
 
     /// The seller says what it was paid under our top-ups: news only where another wallet paid, and only to our gain.
     ///
-    /// A payment that is in no block yet leaves its top-up open: else a lie would have us ask for a new one, and pay it
-    /// beside the old one.
+    /// A payment that is in no block yet leaves its top-up open: else a lie would have us ask for, and pay, a new one.
     pub(super) fn take_told_payments(&mut self, now: Timestamp, seller: PeerId, told: &[Payment]) {
         for payment in told {
             let Some(account) = self.account(&seller, Direction::Bought) else {

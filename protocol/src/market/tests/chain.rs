@@ -297,7 +297,7 @@ fn a_payment_whose_transaction_is_replaced_counts_once() {
     let ledger = world.buyers[0].market.ledger();
     assert_eq!((ledger.sum(), ledger.balance(LedgerAccount::Fees)), (0, 3_000), "one fee");
     // A seller that tells of a transaction that is no more adds nothing: it was ours.
-    let told: Vec<_> = world.sold(0).payments().cloned().map(|p| Payment { height: 90, ..p }).collect();
+    let told: Vec<_> = world.sold(0).payments().map(|p| Payment { height: 90, ..p.clone() }).collect();
     world.buyers[0].market.handle_synced(now, seller, &[], None, &told).unwrap();
     assert_eq!(paid(&world), all);
 }
