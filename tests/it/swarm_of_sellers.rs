@@ -1,6 +1,7 @@
 //! A seller dies in the middle, and another one finishes.
 
 use std::fs;
+use std::time::Instant;
 
 use pedlar_protocol::money::Price;
 use pedlar_tests::cluster::{agreed, number, path};
@@ -27,6 +28,10 @@ async fn when_a_seller_dies_in_the_middle_another_one_finishes() {
     let mut get = buyer.begin(&["get", &link, "-o", path(&dest)]);
     get.reaches_bytes(SIZE / 8).await;
     cheap.kill().await;
+    let killed = Instant::now();
+    get.reaches("failed").await;
+    get.reaches("progress").await;
+    println!("faults fired: 1; the next seller served {:.2?} after the kill", killed.elapsed());
     assert!(!dest.exists(), "it is not complete");
     let lines = get.succeeds().await;
     assert!(fs::read(&dest).unwrap() == fs::read(&film).unwrap());

@@ -166,8 +166,7 @@ impl Seeds {
 
 fn dial_opts(peer: PeerId, mut addrs: Vec<Multiaddr>) -> DialOpts {
     prefer_tcp_near(&mut addrs);
-    let opts = DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).addresses(addrs);
-    opts.extend_addresses_through_behaviour().build()
+    DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).addresses(addrs).build()
 }
 
 fn seed_opts(peer: PeerId, addr: Multiaddr) -> DialOpts {

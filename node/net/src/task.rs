@@ -223,12 +223,17 @@ impl Task {
         }
     }
 
-    fn dial(&mut self, peer: PeerId, addrs: Vec<Multiaddr>, reply: Dialled) {
+    fn dial(&mut self, peer: PeerId, mut addrs: Vec<Multiaddr>, reply: Dialled) {
         if self.connections.is_connected(&peer) {
             // A caller that went away needs no answer.
             let _ = reply.send(Ok(()));
             return;
         }
+        // Here and not by the swarm, which would dial them unfiltered: near by, a QUIC address of a peer that is gone takes
+        // a whole handshake's time to fail where its TCP address is refused at once.
+        let routed = self.swarm.behaviour_mut().routed_addrs(peer);
+        let unnamed: Vec<Multiaddr> = routed.into_iter().filter(|addr| !addrs.contains(addr)).collect();
+        addrs.extend(unnamed);
         let next = self.dials.handle_dial(peer, addrs, reply);
         self.dial_all(next);
     }

@@ -14,7 +14,7 @@ use pedlar_protocol::account::Direction;
 use pedlar_protocol::content::{EntryPath, Link, Whole};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::session::Request;
-use tokio::time::sleep;
+use tokio::time::{Instant, timeout_at};
 
 use crate::accounts;
 use crate::driver::{Driver, now};
@@ -26,6 +26,12 @@ const MAX_SELLERS: usize = 20;
 
 /// How long the slowest may take to quote, less than a seller keeps a quote open for one who does not buy yet.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the others still have once one has quoted: a seller that is gone must not hold up those that are there.
+const STRAGGLERS: Duration = Duration::from_secs(3);
+
+/// The same in times of what that one took, so that all have their turn over a slow line.
+const SLOWER: u32 = 4;
 
 /// A seller with its quote, and an open stream to buy over.
 pub(crate) struct Found {
@@ -99,15 +105,20 @@ impl Buyer {
         let sellers = self.in_order(sellers, link);
         let mut silent: BTreeSet<PeerId> = sellers.iter().map(|(seller, _)| *seller).collect();
         let asked = stream::iter(sellers).map(|(seller, addrs)| self.ask(link, seller, addrs));
-        let mut answers = pin!(asked.buffer_unordered(MAX_SELLERS).take_until(sleep(PATIENCE)));
+        let mut answers = pin!(asked.buffer_unordered(MAX_SELLERS));
         let (mut found, mut failures) = (Vec::new(), Vec::new());
-        while let Some(answer) = answers.next().await {
+        let begun = Instant::now();
+        let mut deadline = begun + PATIENCE;
+        while let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await {
             silent.remove(match &answer {
                 Ok(one) => &one.seller,
                 Err(failure) => &failure.seller,
             });
             match answer {
-                Ok(one) => found.push(one),
+                Ok(one) => {
+                    deadline = deadline.min(Instant::now() + STRAGGLERS.max(begun.elapsed() * SLOWER));
+                    found.push(one);
+                }
                 Err(failure) => failures.push(failure),
             }
         }
