@@ -8,7 +8,7 @@
 //! **Invariant:** four owners of mutable state and no more: the swarm task, the wallet thread, the journal thread, the
 //! market behind its lock.
 
-mod peers;
+pub mod peers;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -13,7 +13,7 @@ use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
 use bitcoin::secp256k1::{All, Secp256k1};
 use zeroize::Zeroizing;
 
-pub use seed_file::{CreateSeedError, OpenSeedError, SeedFile};
+pub use seed_file::{CreateSeedError, OpenSeedError, Sealed, SeedFile};
 
 /// Bytes of randomness behind 12 words (BIP39: 128 bits + 4 bits of checksum).
 const ENTROPY_LEN: usize = 16;

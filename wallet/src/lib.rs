@@ -49,7 +49,7 @@ pub use events::WalletEvent;
 pub use handle::{
     Closed, HistoryEntry, ReadError, ServerState, ServerStatus, WalletConfig, WalletHandle, WalletStatus,
 };
-pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, SeedFile, Words, WordsError};
+pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, Sealed, SeedFile, Words, WordsError};
 pub use network::{Network, ParseAddressError, bip21};
 pub use payments::{Bump, BumpError, MAX_BATCH, Paid, PayError, Payment, PaymentId, PaymentState, Terms};
 pub use state::{OpenError, StoreError};

@@ -17,7 +17,8 @@ const MAX_PEERS: usize = 256;
 const WRITE: Duration = Duration::from_secs(60);
 
 /// The addresses in the file; none when there is no file, or it can't be read: it only saves time.
-pub(super) fn load(path: &Path) -> Vec<Multiaddr> {
+#[must_use]
+pub fn load(path: &Path) -> Vec<Multiaddr> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let addrs: Vec<String> = serde_json::from_str(&text).unwrap_or_default();
     addrs.iter().filter_map(|addr| addr.parse().ok()).collect()

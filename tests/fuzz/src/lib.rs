@@ -5,15 +5,18 @@
 //! `Cargo.toml`.
 
 mod book;
+mod files;
 mod paper;
 mod signer;
 mod sync;
 
 pub use book::book;
+pub use files::{config, download, peers, seed};
 pub use paper::{entry, paper};
 pub use sync::offers_sync;
 
 use bytes::Bytes;
+use multiaddr::{Multiaddr, Protocol};
 use pedlar_protocol::content::{Collection, CollectionEntry, EntryPath, Groups, Kind, Link, Root, Size, Verifier};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::offer::{MAX_OFFER_LEN, MIN_LIFETIME, SignedOffer, UnverifiedOffer};
@@ -31,6 +34,28 @@ pub fn amount(data: &[u8]) {
     reads_what_it_prints::<Network>(&text);
     reads_what_it_prints::<Root>(&text);
     assert!(!escape(&text).to_string().chars().any(char::is_control));
+}
+
+/// Addresses of strangers, as bytes and as text: of what may be dialled none leads into this machine or this house.
+pub fn address(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let addrs = text.split_whitespace().filter_map(|addr| addr.parse().ok());
+    let claimed: Vec<Multiaddr> = addrs.chain(Multiaddr::try_from(data.to_vec())).collect();
+    let near = pedlar_net::of_stranger(claimed.clone(), true);
+    let far = pedlar_net::of_stranger(claimed.clone(), false);
+    assert!(near.iter().chain(&far).all(|addr| {
+        claimed.iter().any(|claim| {
+            addr.to_string().starts_with(&claim.to_string()) || claim.to_string().starts_with(&addr.to_string())
+        })
+    }));
+    for addr in &far {
+        let is_private = addr.iter().any(|part| match part {
+            Protocol::Ip4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
+            Protocol::Ip6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
+            _ => false,
+        });
+        assert!(!is_private, "{addr}");
+    }
 }
 
 /// Links, as they are found on web pages: the text as it is, and as what follows a good content id.

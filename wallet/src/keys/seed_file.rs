@@ -76,7 +76,58 @@ impl SeedFile {
     pub fn open(path: &Path, passphrase: &str) -> Result<Keys, OpenSeedError> {
         let mut bytes = Vec::with_capacity(FILE_LEN + 1);
         File::open(path)?.take(FILE_LEN as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(unseal(&bytes, passphrase)?.keys())
+        Ok(Sealed::parse(&bytes)?.unseal(passphrase)?.keys())
+    }
+}
+
+/// A seed file's fields, none of them authenticated yet.
+pub struct Sealed<'a> {
+    header: &'a [u8],
+    cost: Cost,
+    salt: &'a [u8],
+    nonce: &'a [u8],
+    sealed: &'a [u8],
+}
+
+impl<'a> Sealed<'a> {
+    /// Reads the fields of a file; trying a passphrase on what this returns costs no more than is ever used.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenSeedError`] when the bytes are no seed file, or one of another version or cost.
+    pub fn parse(file: &'a [u8]) -> Result<Self, OpenSeedError> {
+        let (header, sealed) = file.split_at_checked(HEADER_LEN).ok_or(OpenSeedError::NotASeedFile)?;
+        let rest = header.strip_prefix(MAGIC).ok_or(OpenSeedError::NotASeedFile)?;
+        let (&version, rest) = rest.split_first().ok_or(OpenSeedError::NotASeedFile)?;
+        if version != VERSION {
+            return Err(OpenSeedError::Version { found: version });
+        }
+        if file.len() != FILE_LEN {
+            return Err(OpenSeedError::NotASeedFile);
+        }
+        let (cost, rest) = Cost::read(rest).ok_or(OpenSeedError::NotASeedFile)?;
+        if !cost.is_within(&MAX_COST) {
+            let Cost { memory_kib, passes, lanes } = cost;
+            return Err(OpenSeedError::TooCostly { memory_kib, passes, lanes });
+        }
+        let (salt, nonce) = rest.split_at(SALT_LEN);
+        Ok(Self { header, cost, salt, nonce, sealed })
+    }
+
+    /// The memory in KiB that trying a passphrase takes.
+    #[must_use]
+    pub const fn memory_kib(&self) -> u32 {
+        self.cost.memory_kib
+    }
+
+    fn unseal(&self, passphrase: &str) -> Result<Words, OpenSeedError> {
+        let key = self.cost.stretch(passphrase, self.salt).map_err(|_| OpenSeedError::NotASeedFile)?;
+        let entropy = XChaCha20Poly1305::new(key.as_slice().into())
+            .decrypt(XNonce::from_slice(self.nonce), Payload { msg: self.sealed, aad: self.header })
+            .map(Zeroizing::new)
+            .map_err(|_| OpenSeedError::WrongPassphrase)?;
+        let entropy = entropy.as_slice().try_into().map_err(|_| OpenSeedError::NotASeedFile)?;
+        Ok(Words::from_entropy(entropy))
     }
 }
 
@@ -103,30 +154,6 @@ fn seal(words: &Words, passphrase: &str) -> Result<Vec<u8>, CreateSeedError> {
         .map_err(|_| CreateSeedError::Crypto)?;
     file.extend_from_slice(&sealed);
     Ok(file)
-}
-
-fn unseal(file: &[u8], passphrase: &str) -> Result<Words, OpenSeedError> {
-    let (header, sealed) = file.split_at_checked(HEADER_LEN).ok_or(OpenSeedError::NotASeedFile)?;
-    let rest = header.strip_prefix(MAGIC).ok_or(OpenSeedError::NotASeedFile)?;
-    let (&version, rest) = rest.split_first().ok_or(OpenSeedError::NotASeedFile)?;
-    if version != VERSION {
-        return Err(OpenSeedError::Version { found: version });
-    }
-    if file.len() != FILE_LEN {
-        return Err(OpenSeedError::NotASeedFile);
-    }
-    let (cost, rest) = Cost::read(rest).ok_or(OpenSeedError::NotASeedFile)?;
-    if !cost.is_within(&MAX_COST) {
-        return Err(OpenSeedError::TooCostly { memory_kib: cost.memory_kib, passes: cost.passes, lanes: cost.lanes });
-    }
-    let (salt, nonce) = rest.split_at(SALT_LEN);
-    let key = cost.stretch(passphrase, salt).map_err(|_| OpenSeedError::NotASeedFile)?;
-    let entropy = XChaCha20Poly1305::new(key.as_slice().into())
-        .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: header })
-        .map(Zeroizing::new)
-        .map_err(|_| OpenSeedError::WrongPassphrase)?;
-    let entropy = entropy.as_slice().try_into().map_err(|_| OpenSeedError::NotASeedFile)?;
-    Ok(Words::from_entropy(entropy))
 }
 
 /// The argon2id parameters of a file.
