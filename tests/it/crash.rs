@@ -11,6 +11,7 @@ use bitcoin::hashes::Hash;
 use pedlar_tests::cluster::{Peer, Tab, Verb, World, agreed, number, path, text, until};
 use pedlar_tests::dice::{Dice, rounds};
 use pedlar_tests::journal::Journal;
+use serde_json::Value;
 
 use crate::{MIB, PRICE, SMALL_WINDOWS, world};
 
@@ -130,7 +131,7 @@ impl Story {
         self.world.chain.mine_to_self(1);
         let went_on = victim == Victim::Seller && get.ends().await.0 == Some(0);
         if !went_on {
-            let lines = self.buyer.ask(&verb).await;
+            let lines = self.goes_on(&verb).await;
             let again = lines.iter().find(|line| line["type"] == "payment").map(|line| text(&line["txid"]).to_owned());
             assert!(txid.is_none() || again.is_none() || again == txid, "{victim:?} at {moment:?}: paid twice");
         }
@@ -174,16 +175,26 @@ impl Story {
             let counted = self.counted(victim);
             self.comes_back(victim).await;
             // Asking for the price exchanges the counters; what the one side has signed the other then has, too.
-            self.buyer.ask(&["get", &link, "-o", path(&never), "--dry-run"]).await;
+            self.goes_on(&["get", &link, "-o", path(&never), "--dry-run"]).await;
             let tab = agreed(&self.seller, &self.buyer).await;
             assert!(tab.spent >= counted, "{victim:?}: receipts are lost: {tab:?} after {counted}");
             assert!(tab.spent <= tab.paid, "{victim:?}: nothing is sold on credit: {tab:?}");
         }
-        let lines = self.buyer.ask(&verb).await;
+        let lines = self.goes_on(&verb).await;
         assert!(fs::read(&dest).unwrap() == fs::read(&film).unwrap());
         assert!(number(&lines.last().unwrap()["bytes"]) < SIZE, "what was there is not bought again");
         agreed(&self.seller, &self.buyer).await;
         [film, dest].iter().for_each(|file| fs::remove_file(file).unwrap());
+    }
+
+    /// Gives a command until the network carries it: who has just come back may have to be dialled again.
+    async fn goes_on(&self, verb: &[&str]) -> Vec<Value> {
+        let done = async || match self.buyer.begin(verb).ends().await {
+            (Some(0), lines) => Some(lines),
+            (Some(20), _) => None,
+            (code, lines) => panic!("{verb:?} ends with {code:?}: {lines:?}"),
+        };
+        until("the network carries it", done).await
     }
 
     /// What the dead have written down that is signed for; where both are, neither holds what the other never had.
@@ -262,6 +273,6 @@ impl Story {
     }
 }
 
-async fn status(node: &Peer) -> serde_json::Value {
+async fn status(node: &Peer) -> Value {
     node.one(&["status"], "status").await
 }
