@@ -61,7 +61,7 @@ impl PeerRates {
 
     /// Counts one more event of a peer; whether it may be.
     ///
-    /// Beyond [`MAX_PEERS`] busy peers all start afresh: new identities are free, so those of a crowd must not lock out
+    /// Beyond 4,096 busy peers all start afresh: new identities are free, so those of a crowd must not lock out
     /// everybody else.
     pub fn spend(&mut self, now: Timestamp, peer: PeerId) -> bool {
         if self.rates.len() >= MAX_PEERS && !self.rates.contains_key(&peer) {
