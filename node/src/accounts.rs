@@ -12,7 +12,6 @@ use pedlar_protocol::account::{OutPoint, Payment};
 use pedlar_protocol::id::{QuoteId, TopUpId};
 use pedlar_protocol::market::{MAX_SYNCED, NoTopUp, SyncError, Synced};
 use pedlar_protocol::money::Msat;
-use pedlar_protocol::rate::Limit;
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::quote::SignedReceipt;
 use pedlar_protocol::settlement::SignedTopUp;
@@ -29,9 +28,6 @@ pub(crate) const PROTOCOL: &str = "account";
 
 /// How long either side waits for the other.
 const DEADLINE: Duration = Duration::from_secs(15);
-
-/// Requests of one peer: twenty a second, far more than waiting for a payment takes, and a hundred after a rest.
-pub(crate) const REQUESTS: Limit = Limit { every: Duration::from_millis(50), burst: 100 };
 
 /// When one that asks more often is told to come back.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@
 //! the node before it returns.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bitcoin::Address;
 use bitcoin::hashes::Hash;
@@ -16,7 +16,7 @@ use pedlar_protocol::book::{Book, Verdict};
 use pedlar_protocol::id::{PayeeId, TopUpId};
 use pedlar_protocol::market::{Incoming, Market, Outgoing, TOPUP_LIFE, TopUpStep};
 use pedlar_protocol::offer::UnverifiedOffer;
-use pedlar_protocol::rate::PeerRates;
+use pedlar_protocol::rate::{Limit, PeerRates};
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::settlement::SignedTopUp;
 use pedlar_protocol::time::Timestamp;
@@ -25,14 +25,16 @@ use pedlar_wallet::{IncomingState, PayeeRef, PaymentId, PaymentState, WalletEven
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::accounts;
 use crate::store::{SharedMarket, Store, StoreError, lock};
 
 /// When a peer is told to come back while the journal can't be written.
-pub(crate) const NOT_STORED: Refusal = Refusal::NotYet { retry_after: std::time::Duration::from_secs(30) };
+pub(crate) const NOT_STORED: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(30) };
 
 /// When a buyer is told to come back while no address can be made.
-const NO_ADDRESS: Refusal = Refusal::NotYet { retry_after: std::time::Duration::from_secs(600) };
+const NO_ADDRESS: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(600) };
+
+/// Requests of one peer on account streams: twenty a second, far more than waiting for a payment takes, and a hundred after a rest.
+const REQUESTS: Limit = Limit { every: Duration::from_millis(50), burst: 100 };
 
 /// The time, for all that is not tested with another clock.
 pub(crate) fn now() -> Timestamp {
@@ -66,7 +68,7 @@ impl Driver {
             network,
             money: watch::channel(0).0,
             stopping,
-            requests: Mutex::new(PeerRates::new(accounts::REQUESTS)),
+            requests: Mutex::new(PeerRates::new(REQUESTS)),
         }
     }
 

@@ -8,10 +8,13 @@
 //! **Invariant:** what an order allows is never exceeded: [`Order::max`] bounds all that can be lost.
 
 mod advance;
+mod choice;
+mod file;
 mod find;
 mod folder;
 mod goods;
 mod object;
+mod part;
 mod trade;
 
 use std::path::{Path, PathBuf};
@@ -29,8 +32,9 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use advance::{PaymentFailure, PaymentNews, TopUpOrder, top_up};
 pub(crate) use find::{Found, SellerFailure, Why};
 
+use choice::rank_found;
 use goods::Goods;
-use trade::{Trade, rank_found};
+use trade::Trade;
 
 use crate::blobs::{FinishError, OpenError, WriteError};
 use crate::driver::Driver;

@@ -116,5 +116,5 @@ pub enum AddressError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Closed(#[from] crate::handle::Closed),
+    Closed(#[from] crate::status::Closed),
 }

@@ -1,75 +1,19 @@
-//! What the wallet believes about its transactions at one moment, and how news from a server change that.
+//! How news from a server change what the wallet believes, and what it believes of the past.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use bdk_wallet::chain::ChainPosition;
 use bdk_wallet::chain::spk_client::SyncRequest;
-use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
-use bdk_wallet::{KeychainKind, Update, Wallet, WalletTx};
-use bitcoin::{Amount, BlockHash, Transaction, Txid};
+use bdk_wallet::{KeychainKind, Update, WalletTx};
+use bitcoin::{Amount, Transaction, Txid};
 
 use crate::events::EventKey;
-use crate::handle::HistoryEntry;
-use crate::payments::{changed_payments, write_state};
+use crate::network::MAX_HEIGHT;
+use crate::payments::{Paid, changed_payments, write_state};
 use crate::state::{State, StoreError};
+use crate::view::{Standing, View};
 use crate::watch::write_incoming;
-
-/// The highest tip believed: two centuries of blocks. (From 500,000,000 a lock time is a date, and libraries panic.)
-pub(crate) const MAX_HEIGHT: u32 = 10_000_000;
-
-/// A snapshot of the tip and of where each valid transaction of the wallet stands.
-pub(crate) struct View<'a> {
-    wallet: &'a Wallet,
-    pub(crate) tip: u32,
-    standing: HashMap<Txid, ChainPosition<ConfirmationBlockTime>>,
-}
-
-/// Where one transaction stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Confirmed {
-        height: u32,
-        block_hash: BlockHash,
-        /// 1 in the tip; not capped.
-        depth: u32,
-    },
-    Unconfirmed,
-    /// Another transaction spends one of its inputs.
-    Replaced {
-        by: Txid,
-        confirmed: bool,
-    },
-    /// Neither in a block nor in the mempool that was seen last, and nothing known took its place.
-    Gone,
-}
-
-impl<'a> View<'a> {
-    pub(crate) fn of(wallet: &'a Wallet) -> Self {
-        let standing = wallet.transactions().map(|tx| (tx.tx_node.txid, tx.chain_position)).collect();
-        Self { wallet, tip: wallet.latest_checkpoint().height(), standing }
-    }
-
-    pub(crate) fn standing(&self, txid: Txid) -> Standing {
-        match self.standing.get(&txid) {
-            Some(ChainPosition::Confirmed { anchor, .. }) => Standing::Confirmed {
-                height: anchor.block_id.height,
-                block_hash: anchor.block_id.hash,
-                depth: (self.tip + 1).saturating_sub(anchor.block_id.height),
-            },
-            Some(ChainPosition::Unconfirmed { .. }) => Standing::Unconfirmed,
-            None => self.rival(txid),
-        }
-    }
-
-    fn rival(&self, txid: Txid) -> Standing {
-        let Some(tx) = self.wallet.tx_graph().get_tx(txid) else { return Standing::Gone };
-        let rivals = self.wallet.tx_graph().direct_conflicts(&tx);
-        let valid = rivals.filter_map(|(_, by)| self.standing.get(&by).map(|position| (by, position.is_confirmed())));
-        // Several are possible where it spends several coins: one in a block decides.
-        let first = valid.max_by_key(|&(by, confirmed)| (confirmed, by));
-        first.map_or(Standing::Gone, |(by, confirmed)| Standing::Replaced { by, confirmed })
-    }
-}
 
 /// What an update from the server changed.
 #[derive(Debug)]
@@ -82,6 +26,24 @@ pub(crate) struct Absorbed {
     pub(crate) listed: Vec<Txid>,
     /// Those that it didn't name.
     pub(crate) unlisted: Vec<Txid>,
+}
+
+/// A transaction of the wallet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    pub txid: Txid,
+    /// To addresses of this wallet, change included.
+    pub received_sat: u64,
+    /// From coins of this wallet.
+    pub sent_sat: u64,
+    /// Known where all inputs are ours.
+    pub fee_sat: Option<u64>,
+    /// `None` while unconfirmed.
+    pub height: Option<u32>,
+    /// The block's time, or when it was first seen, in ms since the epoch.
+    pub time_ms: Option<u64>,
+    /// What it pays under which id; empty for what came in.
+    pub payments: Vec<Paid>,
 }
 
 impl State {

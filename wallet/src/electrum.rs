@@ -21,7 +21,7 @@ use electrum_client::raw_client::RawClient;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::chain::MAX_HEIGHT;
+use crate::network::MAX_HEIGHT;
 use pin::PinVerifier;
 use stream::{Budget, LineLimit, TimedSocket};
 

@@ -9,11 +9,12 @@
 //! | `electrum` | one server: URL, bounded stream, pinned certificate, calls; `electrum::line` is its thread |
 //! | `state` | the coins (BDK) and `wallet.sqlite`, one transaction per change |
 //! | `addresses` | who is to be paid at which address |
-//! | `chain` | where each transaction stands at one moment |
+//! | `view` | where each transaction stands at one moment |
 //! | `payments` | outgoing payments by id, and the choice of coins and fee |
 //! | `watch` | incoming payments and their depth |
+//! | `chain` | how news from a server change all that |
 //! | `events` | snapshots on their way out |
-//! | `thread` | the loop that owns all of it; `handle` is how others talk to it |
+//! | `thread` | the loop that owns all of it; `handle` is how others talk to it, `status` what it shows |
 //!
 //! # Invariants
 //!
@@ -36,21 +37,23 @@ mod keys;
 mod network;
 mod payments;
 mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod view;
 mod watch;
 
 pub use bitcoin::Txid;
 
 pub use addresses::{ADDRESS_HOLD, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
+pub use chain::HistoryEntry;
 pub use electrum::{Fingerprint, FingerprintError, ServerFault, ServerUrl, UrlError};
 pub use events::WalletEvent;
-pub use handle::{
-    Closed, HistoryEntry, ReadError, ServerState, ServerStatus, WalletConfig, WalletHandle, WalletStatus,
-};
+pub use handle::{ReadError, WalletHandle};
 pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, Sealed, SeedFile, Words, WordsError};
 pub use network::{Network, ParseAddressError, bip21};
 pub use payments::{Bump, BumpError, MAX_BATCH, Paid, PayError, Payment, PaymentId, PaymentState, Terms};
 pub use state::{OpenError, StoreError};
+pub use status::{Closed, ServerState, ServerStatus, WalletConfig, WalletStatus};
 pub use watch::{FINAL_DEPTH, Incoming, IncomingState};

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use bitcoin::{Address, Amount};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+/// The highest tip believed: two centuries of blocks. (From 500,000,000 a lock time is a date, and libraries panic.)
+pub(crate) const MAX_HEIGHT: u32 = 10_000_000;
+
 /// A bitcoin network. Mainnet is missing until headers are verified: a server alone can't be trusted with money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {

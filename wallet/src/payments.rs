@@ -19,8 +19,8 @@ use std::fmt;
 
 use bitcoin::{Address, OutPoint, Txid};
 
-use crate::chain::{Standing, View};
 use crate::network::Network;
+use crate::view::{Standing, View};
 use crate::watch::FINAL_DEPTH;
 
 pub(crate) use build::Fee;

@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, watch};
 pub(crate) use self::core::Core;
 use crate::electrum::line::Line;
 use crate::events::{Events, WalletEvent};
-use crate::handle::{WalletConfig, WalletStatus};
 use crate::keys::Keys;
 use crate::state::{OpenError, State, StoreError};
+use crate::status::{WalletConfig, WalletStatus};
 use schedule::Schedule;
 
 /// Commands answered in a row before the line and the events have their turn.

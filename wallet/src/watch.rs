@@ -14,8 +14,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
 
 use crate::addresses::PayeeRef;
-use crate::chain::{Standing, View};
 use crate::state::{State, StoreError};
+use crate::view::{Standing, View};
 
 /// The depth from which a payment is final and its snapshot rests.
 pub const FINAL_DEPTH: u32 = 6;

@@ -19,8 +19,8 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{FolderDownload, OpenError};
-use crate::purchase::goods::{self, Part};
 use crate::purchase::object::{Lot, Sale};
+use crate::purchase::part::{self, Part};
 use crate::purchase::trade::Trade;
 use crate::purchase::{Buyer, Found, News, Order, OrderError, SellerFailure, Tell};
 use crate::session::{BuyFailure, lock};
@@ -122,7 +122,7 @@ impl Folder {
         if self.collection.is_none() {
             // Another one is closed before, for the lock on it.
             self.manifest = None;
-            self.manifest = Some(goods::open(order.link.root, size, &download.object(&order.link.root)).await?);
+            self.manifest = Some(part::open(order.link.root, size, &download.object(&order.link.root)).await?);
         }
         Ok(())
     }
@@ -131,7 +131,7 @@ impl Folder {
     pub(super) async fn finish(self, buyer: &Buyer) -> Result<PathBuf, OrderError> {
         for entry in self.objects() {
             let Some(download) = &self.download else { break };
-            buyer.keep(goods::open(entry.root, entry.size, &download.object(&entry.root)).await?).await?;
+            buyer.keep(part::open(entry.root, entry.size, &download.object(&entry.root)).await?).await?;
         }
         let (download, collection) = self.download.zip(self.collection).ok_or(OrderError::Interrupted)?;
         let finished = spawn_blocking(move || download.finish(&collection)).await;
@@ -313,7 +313,7 @@ impl Buyer {
         entry: &CollectionEntry,
         limit: Option<Msat>,
     ) -> Result<Sale, OrderError> {
-        let part = goods::open(entry.root, entry.size, &source.download.object(&entry.root)).await?;
+        let part = part::open(entry.root, entry.size, &source.download.object(&entry.root)).await?;
         let request = Request::Entry { collection: source.collection, entry: entry.root };
         let Source { seller, addrs, price, stop, .. } = *source;
         let lot = Lot { request, seller, addrs, price, part: &part, limit };
@@ -370,7 +370,7 @@ impl Source<'_> {
 async fn begin(order: &Order) -> Result<FolderDownload, OpenError> {
     let (root, dest) = (order.link.root, order.dest.clone());
     let opened = spawn_blocking(move || FolderDownload::open(root, &dest)).await;
-    opened.map_err(|error| goods::stopped(&order.dest, error))?
+    opened.map_err(|error| part::stopped(&order.dest, error))?
 }
 
 /// Whether a seller that failed may well sell the other files: this one was changed, or can't be read.

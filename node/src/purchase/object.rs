@@ -8,9 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts;
 use crate::blobs::{WriteError, folder_of};
-use crate::purchase::goods::{File, Part};
-use crate::purchase::trade::Trade;
-use crate::purchase::{Buyer, Found, News, Order, OrderError, Tell, find};
+use crate::purchase::part::Part;
+use crate::purchase::{Buyer, OrderError, find};
 use crate::session::{Bought, BuyFailure, Offered, Purchase, lock};
 
 /// How often a seller that broke off is asked again before the next one is.
@@ -119,40 +118,6 @@ impl Buyer {
         let asked = find::ask(&self.driver, &self.net, lot.seller, lot.addrs.to_vec(), lot.request);
         let asked = stop.run_until_cancelled(asked).await.ok_or(BuyFailure::Interrupted)?;
         asked.and_then(|offered| offered.unchanged(lot.price, size))
-    }
-
-    /// Buys what is missing of a file from one seller; whether all is there then.
-    pub(super) async fn buy_file(
-        &self,
-        order: &Order,
-        file: &File,
-        found: Found,
-        trade: &mut Trade,
-        stop: &CancellationToken,
-        tell: Tell<'_>,
-    ) -> Result<bool, OrderError> {
-        let Some(part) = &file.part else { return Ok(false) };
-        let Found { seller, addrs, offered, .. } = found;
-        let (request, price) = (Request::Chunks(order.link.root), offered.quote.quote().price);
-        let lot = Lot { request, seller, addrs: &addrs, price, part, limit: trade.left(order.max) };
-        let (mut there, total) = (lock(part).present_bytes(), offered.size.bytes());
-        let progress = |bytes| {
-            there += bytes;
-            tell(News::Progress { bytes: there, total });
-        };
-        let mut sale = self.buy_lot(&lot, Some(offered), stop, progress).await;
-        let (stopped, complete, cut_off) = (sale.stopped.take(), sale.complete, sale.is_cut_off());
-        trade.note(seller, sale, None, tell);
-        if !cut_off {
-            self.settle(seller, &addrs).await;
-        }
-        match stopped {
-            Some(stopped) => {
-                let missing = total.saturating_sub(lock(part).present_bytes());
-                Err(stopped.into_error(&order.dest, missing))
-            }
-            None => Ok(complete),
-        }
     }
 
     /// The books are to agree before we go. Where the connection is gone, they do so when there is one again: to wait for a

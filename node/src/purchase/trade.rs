@@ -1,22 +1,12 @@
-//! One order from its quotes to its goods: who is asked first, what is left of the limit, when the next one is asked.
-
-use std::path::PathBuf;
+//! What one order has come to: paid, bought from whom, what went wrong, and what may still be lost.
 
 use libp2p_identity::PeerId;
-use pedlar_protocol::book::{Candidate, Ranked, rank};
 use pedlar_protocol::content::EntryPath;
 use pedlar_protocol::money::Msat;
-use tokio_util::sync::CancellationToken;
 
-use crate::blobs::OpenError;
-use crate::purchase::goods::Goods;
 use crate::purchase::object::Sale;
-use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell};
+use crate::purchase::{News, SellerFailure, Tell};
 use crate::session::Bought;
-
-/// Reliability of a seller that served us before, and of one that we do not know, in thousandths.
-const SERVED_WELL: u16 = 900;
-const STRANGER: u16 = 500;
 
 /// What one order has come to so far.
 #[derive(Default)]
@@ -65,99 +55,5 @@ impl Trade {
     pub(super) fn fail(&mut self, failure: SellerFailure, tell: Tell<'_>) {
         tell(News::Failed { seller: failure.seller, reason: failure.reason() });
         self.failures.push(failure);
-    }
-}
-
-impl Buyer {
-    /// Buys what is missing: from those who deliver now, the cheapest first, then from the best of those who are to be
-    /// paid in advance.
-    pub(super) async fn trade(
-        &self,
-        order: &Order,
-        trade: &mut Trade,
-        stop: &CancellationToken,
-        tell: Tell<'_>,
-    ) -> Result<PathBuf, OrderError> {
-        let mut goods = Goods::kept(order).await?;
-        if goods.is_complete() {
-            return self.finish(goods).await;
-        }
-        let found = stop.run_until_cancelled(self.find(&order.link)).await;
-        let mut found = found.ok_or(OrderError::Interrupted)??;
-        let setup_fee = self.setup_fee().await;
-        let affordable = within(rank_found(&found, &goods, setup_fee, tell), order.max)?;
-        let (ready, others): (Vec<_>, Vec<_>) = affordable.into_iter().partition(|one| one.advance == Msat::ZERO);
-        let mut unopened = None;
-        for best in ready.iter().chain(others.first()) {
-            let Some(place) = found.iter().position(|one| one.seller == best.candidate.seller) else { continue };
-            let mut one = found.swap_remove(place);
-            // Before anything is paid: money for what can't be kept is lost.
-            match goods.open(order, one.offered.size, one.whole).await {
-                // The size is its claim only; another's may fit.
-                Err(error @ (OpenError::NoSpace { .. } | OpenError::OtherSize { .. })) => {
-                    tell(News::Failed { seller: one.seller, reason: error.to_string() });
-                    unopened = Some(error);
-                    continue;
-                }
-                opened => opened?,
-            }
-            if best.advance > Msat::ZERO {
-                one = match self.pay_advance(order, best, one, trade, stop, tell).await {
-                    // Those who asked for none have failed, and that is what is to be told.
-                    Err(OrderError::Payment(PaymentFailure::Advance(_))) if !trade.failures.is_empty() => break,
-                    paid => paid?,
-                };
-            }
-            let all_there = match &mut goods {
-                Goods::File(file) => self.buy_file(order, file, one, trade, stop, tell).await?,
-                Goods::Folder(folder) => self.buy_folder(order, folder, one, trade, stop, tell).await?,
-            };
-            if all_there {
-                return self.finish(goods).await;
-            }
-        }
-        let failures = std::mem::take(&mut trade.failures);
-        match (goods.progress(), unopened) {
-            (_, Some(error)) if failures.is_empty() => Err(error.into()),
-            (Some((have, total)), _) => Err(OrderError::Incomplete { have, total, failures }),
-            (None, _) => Err(OrderError::NoSeller(failures)),
-        }
-    }
-
-    /// The fee of an advance now.
-    pub(super) async fn setup_fee(&self) -> Msat {
-        let fee_sat = self.driver.wallet().estimate_fee(0).await.unwrap_or(0);
-        Msat::from_sat(fee_sat).unwrap_or(Msat::MAX)
-    }
-}
-
-/// Orders the sellers by what the bytes that are not here cost there in all, each by its own claim of the size.
-pub(super) fn rank_found(found: &[Found], goods: &Goods, setup_fee: Msat, tell: Tell<'_>) -> Vec<Ranked> {
-    let ranked = rank(found.iter().map(|one| {
-        let missing = goods.missing(one.whole);
-        Candidate {
-            seller: one.seller,
-            price: one.offered.quote.quote().price,
-            bytes: missing.bytes,
-            objects: missing.objects,
-            available: one.available,
-            setup_fee,
-            reliability: if one.served > Msat::ZERO { SERVED_WELL } else { STRANGER },
-        }
-    }));
-    for one in &ranked {
-        let Candidate { seller, price, available, .. } = one.candidate;
-        tell(News::Quote { seller, price, cost: one.charge, available });
-    }
-    ranked
-}
-
-/// The sellers of which all that they cost is within what may be lost.
-fn within(ranked: Vec<Ranked>, max: Option<Msat>) -> Result<Vec<Ranked>, OrderError> {
-    let cheapest = ranked.iter().map(|one| one.total).min();
-    match (cheapest, max) {
-        (None, _) => Err(OrderError::NoSeller(Vec::new())),
-        (Some(cheapest), Some(max)) if cheapest > max => Err(OrderError::TooDear { cheapest, max }),
-        (Some(_), _) => Ok(ranked.into_iter().filter(|one| max.is_none_or(|max| one.total <= max)).collect()),
     }
 }

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use super::tree;
-
 /// Bytes in a group: the unit that is verified, counted and written.
 ///
 /// 16 KiB keeps the hash tree at 0.39 % of the object and is one full pass of the widest SIMD hashing.
@@ -64,8 +62,8 @@ impl Size {
 
     /// Bytes of the object's outboard: 64 for each inner node above its groups.
     #[must_use]
-    pub fn outboard_len(self) -> u64 {
-        tree::of(self).outboard_size()
+    pub const fn outboard_len(self) -> u64 {
+        self.group_count().saturating_sub(1).saturating_mul(PAIR_LEN as u64)
     }
 }
 

@@ -207,8 +207,8 @@ impl From<StoreError> for BumpError {
     }
 }
 
-impl From<crate::handle::Closed> for BumpError {
-    fn from(error: crate::handle::Closed) -> Self {
+impl From<crate::status::Closed> for BumpError {
+    fn from(error: crate::status::Closed) -> Self {
         Self::Pay(error.into())
     }
 }

@@ -147,5 +147,5 @@ pub enum PayError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Closed(#[from] crate::handle::Closed),
+    Closed(#[from] crate::status::Closed),
 }

@@ -8,13 +8,13 @@ use bitcoin::{Address, BlockHash, FeeRate, Txid};
 use super::schedule::Schedule;
 use super::{LONGEST_NAP, now_ms};
 use crate::addresses::{AddressError, PayeeRef};
-use crate::chain::AbsorbError;
+use crate::chain::{AbsorbError, HistoryEntry};
 use crate::electrum::line::{Line, Outcome};
 use crate::electrum::{Fingerprint, ServerFault, ServerUrl};
 use crate::events::{EventKey, Events};
-use crate::handle::{HistoryEntry, WalletStatus};
 use crate::payments::{Bump, BumpError, Fee, PayError, Payment, PaymentId, PaymentState, Terms};
 use crate::state::{State, StoreError};
+use crate::status::WalletStatus;
 
 /// Lowest fee rate paid, in sat/vB: older nodes relay nothing below. Also the rate until a server has an estimate, which
 /// it hasn't where blocks are not full.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::electrum::{ServerFault, ServerUrl};
-use crate::handle::{ServerState, ServerStatus};
+use crate::status::{ServerState, ServerStatus};
 
 /// The first wait before a server that failed is tried again; each further failure doubles it, up to the longest.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

@@ -1,0 +1,61 @@
+//! Where each transaction of the wallet stands at one moment.
+
+use std::collections::HashMap;
+
+use bdk_wallet::Wallet;
+use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
+use bitcoin::{BlockHash, Txid};
+
+/// A snapshot of the tip and of where each valid transaction of the wallet stands.
+pub(crate) struct View<'a> {
+    wallet: &'a Wallet,
+    pub(crate) tip: u32,
+    standing: HashMap<Txid, ChainPosition<ConfirmationBlockTime>>,
+}
+
+/// Where one transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Confirmed {
+        height: u32,
+        block_hash: BlockHash,
+        /// 1 in the tip; not capped.
+        depth: u32,
+    },
+    Unconfirmed,
+    /// Another transaction spends one of its inputs.
+    Replaced {
+        by: Txid,
+        confirmed: bool,
+    },
+    /// Neither in a block nor in the mempool that was seen last, and nothing known took its place.
+    Gone,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn of(wallet: &'a Wallet) -> Self {
+        let standing = wallet.transactions().map(|tx| (tx.tx_node.txid, tx.chain_position)).collect();
+        Self { wallet, tip: wallet.latest_checkpoint().height(), standing }
+    }
+
+    pub(crate) fn standing(&self, txid: Txid) -> Standing {
+        match self.standing.get(&txid) {
+            Some(ChainPosition::Confirmed { anchor, .. }) => Standing::Confirmed {
+                height: anchor.block_id.height,
+                block_hash: anchor.block_id.hash,
+                depth: (self.tip + 1).saturating_sub(anchor.block_id.height),
+            },
+            Some(ChainPosition::Unconfirmed { .. }) => Standing::Unconfirmed,
+            None => self.rival(txid),
+        }
+    }
+
+    fn rival(&self, txid: Txid) -> Standing {
+        let Some(tx) = self.wallet.tx_graph().get_tx(txid) else { return Standing::Gone };
+        let rivals = self.wallet.tx_graph().direct_conflicts(&tx);
+        let valid = rivals.filter_map(|(_, by)| self.standing.get(&by).map(|position| (by, position.is_confirmed())));
+        // Several are possible where it spends several coins: one in a block decides.
+        let first = valid.max_by_key(|&(by, confirmed)| (confirmed, by));
+        first.map_or(Standing::Gone, |(by, confirmed)| Standing::Replaced { by, confirmed })
+    }
+}
