@@ -2,7 +2,7 @@
 
 use std::io::Result;
 
-const FILES: [&str; 4] = ["offers.proto", "sessions.proto", "accounts.proto", "journal.proto"];
+const FILES: [&str; 5] = ["offers.proto", "sessions.proto", "accounts.proto", "journal.proto", "backup.proto"];
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=pedlar/v1");

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::cmd::{self, Request, completions, init, up};
+use crate::cmd::{self, Request, backup, completions, init, up};
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
 use screen::Screen;
@@ -52,6 +52,9 @@ enum Verb {
     Init(init::Args),
     Up(up::Args),
     Completions(completions::Args),
+    /// Backups: all that the words do not restore, in one encrypted file.
+    #[command(subcommand)]
+    Backup(backup::Command),
     #[command(flatten)]
     Node(Request),
 }
@@ -96,18 +99,21 @@ fn perform(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
         Verb::Init(args) => init::perform(&args, &home, screen),
         Verb::Up(args) => up::perform(&args, cli.verbose, &home, screen),
         Verb::Completions(args) => completions::perform(&args, Cli::command()),
-        Verb::Node(request) => {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
-            runtime.block_on(async {
-                tokio::select! {
-                    outcome = cmd::perform(request, &home, screen) => outcome,
-                    // The node sees the connection close, and cancels the verb.
-                    _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted", "interrupted")),
-                }
-            })
-        }
+        Verb::Backup(backup::Command::Create(args)) => ask_node(Request::Backup(args), &home, screen),
+        Verb::Backup(backup::Command::Restore(args)) => backup::restore(&args, &home, screen),
+        Verb::Node(request) => ask_node(request, &home, screen),
     }
+}
+
+fn ask_node(request: Request, home: &Home, screen: &mut Screen) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = cmd::perform(request, home, screen) => outcome,
+            // The node sees the connection close, and cancels the verb.
+            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted", "interrupted")),
+        }
+    })
 }
 
 #[cfg(test)]

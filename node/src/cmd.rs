@@ -8,6 +8,7 @@
 //! ends in a [`Failure`] instead.
 
 pub(crate) mod account;
+pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod down;
@@ -97,6 +98,9 @@ pub(crate) enum Request {
     Published(published::Args),
     Sell(sell::Args),
     Get(get::Args),
+    /// Typed as `backup create`, whose other half needs no node.
+    #[command(skip)]
+    Backup(backup::Args),
     /// Coins: receive, see and send them.
     #[command(subcommand)]
     Wallet(wallet::Request),
@@ -121,6 +125,7 @@ macro_rules! each_verb {
             Request::Published($args) => $do,
             Request::Sell($args) => $do,
             Request::Get($args) => $do,
+            Request::Backup($args) => $do,
             Request::Wallet(wallet::Request::Receive($args)) => $do,
             Request::Wallet(wallet::Request::Balance($args)) => $do,
             Request::Wallet(wallet::Request::Send($args)) => $do,
@@ -175,6 +180,9 @@ pub(crate) async fn perform(request: Request, home: &Home, screen: &mut Screen) 
     }
     match (follow(&request, home, screen).await, &request) {
         (Err(failure), Request::Config(config::Request::Show(args))) if failure.exit == Exit::NotRunning => {
+            args.perform(home, screen)
+        }
+        (Err(failure), Request::Backup(args)) if failure.exit == Exit::NotRunning && home.is_initialized() => {
             args.perform(home, screen)
         }
         (outcome, _) => outcome,

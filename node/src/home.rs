@@ -58,6 +58,14 @@ impl Home {
         Ok(())
     }
 
+    /// The folders, each once.
+    #[must_use]
+    pub fn folders(&self) -> Vec<&Path> {
+        let mut folders = vec![self.config.as_path(), &self.data, &self.state];
+        folders.dedup();
+        folders
+    }
+
     /// Takes the home for this process, until the lock is dropped or the process ends in whatever way.
     ///
     /// # Errors

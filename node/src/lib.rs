@@ -2,6 +2,7 @@
 
 mod accounts;
 mod api;
+pub mod backup;
 pub mod blobs;
 mod cli;
 mod cmd;

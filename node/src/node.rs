@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use crate::backup::Sealer;
 use crate::config::{Config, Setting};
 use crate::driver::{Driver, now};
 use crate::home::HomeLock;
@@ -99,6 +100,7 @@ pub struct Node {
     pub(crate) net: NetHandle,
     pub(crate) shop: Arc<Shopkeeper>,
     pub(crate) buyer: Arc<Buyer>,
+    pub(crate) sealer: Arc<Sealer>,
     pub(crate) started: Timestamp,
     pub(crate) stopping: CancellationToken,
     tasks: TaskTracker,
@@ -113,6 +115,7 @@ impl Node {
         let (config, settings) = config;
         let secret = identity::secret(&keys);
         let key = identity::keypair(&secret).ok_or(StartError::Identity)?;
+        let sealer = Arc::new(Sealer::of(&keys).ok_or(StartError::Identity)?);
         let (wallet, wallet_events) = open_wallet(&home, &config, keys).await?;
         let network = network(&config, &wallet).await?;
         let market = Market::new(key, network.clone(), terms(&config), now());
@@ -130,7 +133,7 @@ impl Node {
         let shop = Arc::new(shop.await?);
         let buyer = Arc::new(Buyer::new(Arc::clone(&driver), net.clone(), &home.home().outboards()));
         let (started, tasks) = (now(), TaskTracker::new());
-        let node = Self { home, config, settings, driver, net, shop, buyer, started, stopping, tasks };
+        let node = Self { home, config, settings, driver, net, shop, buyer, sealer, started, stopping, tasks };
         node.spawn_tasks(service::all(&shelf), events, wallet_events);
         Ok(node)
     }
@@ -206,7 +209,7 @@ impl Node {
     }
 }
 
-fn terms(config: &Config) -> Terms {
+pub(crate) fn terms(config: &Config) -> Terms {
     let credit = Rules { grant: config.credit.grant, cap: config.credit.cap, ..Rules::default() };
     Terms { credit, min_topup_sat: config.min_topup_sat, max_window: config.limits.max_window }
 }
@@ -223,12 +226,21 @@ async fn open_wallet(
     Ok(opened.map_err(std::io::Error::other)??)
 }
 
-/// Signet is one network; a regtest chain is named by its first block, so that two of them never meet.
-async fn network(config: &Config, wallet: &WalletHandle) -> Result<Network, StartError> {
+/// Signet is one network; a regtest chain is named by its first block, so that two of them never meet. Nothing while that
+/// is needed and not known.
+pub(crate) fn network_name(config: &Config, block_1: Option<&str>) -> Option<String> {
     match (config.network, &config.network_id) {
-        (pedlar_wallet::Network::Signet, _) => return Ok("signet".parse()?),
-        (pedlar_wallet::Network::Regtest, Some(id)) => return Ok(format!("regtest-{id}").parse()?),
-        (pedlar_wallet::Network::Regtest, None) => {}
+        (pedlar_wallet::Network::Signet, _) => Some("signet".to_owned()),
+        (pedlar_wallet::Network::Regtest, Some(id)) => Some(format!("regtest-{id}")),
+        (pedlar_wallet::Network::Regtest, None) => {
+            Some(format!("regtest-{}", block_1?.chars().take(8).collect::<String>()))
+        }
+    }
+}
+
+async fn network(config: &Config, wallet: &WalletHandle) -> Result<Network, StartError> {
+    if let Some(name) = network_name(config, None) {
+        return Ok(name.parse()?);
     }
     let mut status = wallet.status();
     let named = async {
@@ -243,8 +255,7 @@ async fn network(config: &Config, wallet: &WalletHandle) -> Result<Network, Star
         }
     };
     let block = timeout(NETWORK_DEADLINE, named).await.map_err(|_| StartError::NoNetwork)?;
-    let id: String = block.chars().take(8).collect();
-    Ok(format!("regtest-{id}").parse()?)
+    Ok(network_name(config, Some(&block)).ok_or(StartError::NoNetwork)?.parse()?)
 }
 
 async fn open_driver(
@@ -255,9 +266,14 @@ async fn open_driver(
     stopping: CancellationToken,
 ) -> Result<Arc<Driver>, StartError> {
     let (path, me) = (home.home().journal(), market.me());
-    let opened = tokio::task::spawn_blocking(move || Journal::open(&path, &me)).await;
-    let (journal, entries) = opened.map_err(std::io::Error::other)??;
+    let opened = tokio::task::spawn_blocking(move || {
+        let (journal, entries) = Journal::open(&path, &me)?;
+        let restored = journal.restored_at()?;
+        Ok::<_, JournalError>((journal, entries, restored))
+    });
+    let (journal, entries, restored) = opened.await.map_err(std::io::Error::other)??;
     entries.iter().for_each(|entry| market.restore(entry));
+    restored.into_iter().for_each(|at| market.handle_backup(at));
     market.handle_tip(u64::from(wallet.status().borrow().tip_height));
     market.handle_restored();
     let market = Arc::new(Mutex::new(market));

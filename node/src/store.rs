@@ -14,13 +14,17 @@ use std::time::Duration;
 use libp2p_identity::PeerId;
 use pedlar_protocol::account::{Entry, EntryError};
 use pedlar_protocol::market::Market;
-use rusqlite::{Connection, params};
+use pedlar_protocol::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use schema::SchemaError;
 
 /// Jobs that wait for the thread; each waits for at most one transaction, so a full queue only slows its senders.
 const JOBS: usize = 256;
+
+/// The setting that holds when the journal was restored from a backup.
+const RESTORED_SETTING: &str = "restored_ms";
 
 /// How long after a failed write the next is tried, when nobody asks earlier.
 const RETRY: Duration = Duration::from_secs(1);
@@ -48,6 +52,9 @@ pub(crate) enum JournalError {
     /// The file is of another version.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// The file is damaged.
+    #[error("the journal is damaged: {0}")]
+    Pages(String),
     /// A row is damaged.
     #[error("the journal is damaged: {0}")]
     Row(#[from] EntryError),
@@ -71,6 +78,38 @@ impl Journal {
             bodies.map(|body| Ok(Entry::decode(&body?, me)?)).collect::<Result<_, JournalError>>()?
         };
         Ok((Self { db }, entries))
+    }
+
+    /// Notes that this is the journal of a backup, restored `at` this time: what came after it is not in it.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it can't be written, or is damaged where no row shows it.
+    pub(crate) fn mark_restored(&self, at: Timestamp) -> Result<(), JournalError> {
+        let verdict: String = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(JournalError::Pages(verdict));
+        }
+        let sql = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)";
+        self.db.execute(sql, params![RESTORED_SETTING, at.ms().to_string()])?;
+        Ok(())
+    }
+
+    /// When it was restored from a backup, if it was.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it can't be read.
+    pub(crate) fn restored_at(&self) -> Result<Option<Timestamp>, JournalError> {
+        let sql = "SELECT value FROM settings WHERE name = ?1";
+        let at: Option<String> = self.db.query_row(sql, [RESTORED_SETTING], |row| row.get(0)).optional()?;
+        Ok(at.and_then(|at| at.parse().ok()).map(Timestamp::from_ms))
+    }
+
+    /// How many files and folders are published.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it can't be read.
+    pub(crate) fn goods(&self) -> Result<usize, JournalError> {
+        Ok(self.db.query_row("SELECT count(*) FROM goods", [], |row| row.get(0))?)
     }
 }
 

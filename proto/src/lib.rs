@@ -5,7 +5,7 @@
 
 #![allow(missing_docs, clippy::doc_markdown)]
 
-/// Version 1 of the schema: offers, sessions, accounts and the journal.
+/// Version 1 of the schema: offers, sessions, accounts, the journal and backups.
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/pedlar.v1.rs"));
 }

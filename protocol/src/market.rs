@@ -101,6 +101,12 @@ impl Market {
         self.fold(entry);
     }
 
+    /// The rows come from a backup that was made into a node again `at` this time: no number of a quote that was given since
+    /// the backup is given again, also where the clock has been set back.
+    pub fn handle_backup(&mut self, at: Timestamp) {
+        self.last_number = self.last_number.max(at.ms());
+    }
+
     /// Ends the restoration: streams that were open when the node went down are gone, and depths are judged anew.
     pub fn handle_restored(&mut self) {
         let open = self.accounts.iter().flat_map(|((peer, direction), account)| {

@@ -17,8 +17,9 @@ use crate::state::{State, StoreError};
 
 /// How long an address given to a payee should be kept for it while it is unpaid.
 pub const ADDRESS_HOLD: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The most addresses held unpaid at a time: below the gap that a restore scans, with room for the owner's own.
-pub const MAX_UNPAID_ADDRESSES: usize = 900;
+/// The most addresses held unpaid at a time: below the gap that a restore scans, with room for the owner's own and for
+/// those that a restore passes over.
+pub const MAX_UNPAID_ADDRESSES: usize = 800;
 
 /// For whom an address is: opaque here, chosen by the caller.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +37,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`AddressError::TooMany`] when [`MAX_UNPAID_ADDRESSES`] are held.
+    /// [`AddressError::TooMany`] when [`MAX_UNPAID_ADDRESSES`] are held; [`AddressError::Restoring`] for a new one while
+    /// it is not known which are free.
     pub(crate) fn address_for(
         &mut self,
         payee: PayeeRef,
@@ -64,15 +66,54 @@ impl State {
         Ok(address)
     }
 
+    /// Gives an address back to the payee to whom it was given before this wallet was restored, where it was paid in a
+    /// block up to `height` and is nobody's; whether it is that payee's now.
+    pub(crate) fn claim_address(
+        &mut self,
+        payee: PayeeRef,
+        address: &Address,
+        height: u32,
+    ) -> Result<bool, StoreError> {
+        let known = self.wallet.spk_index().index_of_spk(address.script_pubkey());
+        let Some(&(KeychainKind::External, index)) = known else {
+            return Ok(false);
+        };
+        let holder = "SELECT payee FROM pedlar_addresses WHERE address_index = ?1";
+        let holder = self.db.query_row(holder, [index], |row| row.get(0).map(PayeeRef)).optional()?;
+        if self.is_restoring()? || holder.is_some() || self.owners_index()? == Some(index) {
+            return Ok(holder == Some(payee));
+        }
+        let mut paid = self.wallet.list_output().filter(|coin| {
+            let early = coin.chain_position.confirmation_height_upper_bound().is_some_and(|block| block <= height);
+            (coin.keychain, coin.derivation_index) == (KeychainKind::External, index) && early
+        });
+        if paid.next().is_none() || self.index_of(payee)?.is_some() {
+            return Ok(false);
+        }
+        drop(paid);
+        self.commit(|tx| tx.execute("INSERT INTO pedlar_addresses VALUES (?1, ?2, 0)", params![payee.0, index]))?;
+        Ok(true)
+    }
+
     /// An address for the owner: the same until it is paid, then a new one.
-    pub(crate) fn receive_address(&mut self) -> Result<Address, StoreError> {
-        let stored: Option<u32> = self.db.query_row("SELECT receive_index FROM pedlar_wallet", [], |row| row.get(0))?;
-        if let Some(index) = stored.filter(|&index| !self.is_paid(index)) {
+    ///
+    /// # Errors
+    ///
+    /// [`AddressError::Restoring`] while it is not known which are free.
+    pub(crate) fn receive_address(&mut self) -> Result<Address, AddressError> {
+        if let Some(index) = self.owners_index()?.filter(|&index| !self.is_paid(index)) {
             return Ok(self.wallet.peek_address(KeychainKind::External, index).address);
+        }
+        if self.is_restoring()? {
+            return Err(AddressError::Restoring);
         }
         let new = self.wallet.reveal_next_address(KeychainKind::External);
         self.commit(|tx| tx.execute("UPDATE pedlar_wallet SET receive_index = ?1", [new.index]))?;
         Ok(new.address)
+    }
+
+    fn owners_index(&self) -> Result<Option<u32>, StoreError> {
+        Ok(self.db.query_row("SELECT receive_index FROM pedlar_wallet", [], |row| row.get(0))?)
     }
 
     fn index_of(&self, payee: PayeeRef) -> Result<Option<u32>, StoreError> {
@@ -82,6 +123,9 @@ impl State {
 
     /// The index that expired unpaid the longest ago, or a new one.
     fn free_index(&mut self, now_ms: u64) -> Result<u32, AddressError> {
+        if self.is_restoring()? {
+            return Err(AddressError::Restoring);
+        }
         let unpaid = self.unpaid_addresses()?;
         if let Some(&(index, _)) = unpaid.first().filter(|&&(_, expires_ms)| expires_ms <= now_ms) {
             return Ok(index);
@@ -93,7 +137,7 @@ impl State {
     }
 
     /// Index and expiry of each address never paid, the soonest to expire first.
-    fn unpaid_addresses(&self) -> Result<Vec<(u32, u64)>, StoreError> {
+    pub(crate) fn unpaid_addresses(&self) -> Result<Vec<(u32, u64)>, StoreError> {
         let mut query =
             self.db.prepare_cached("SELECT address_index, expires_ms FROM pedlar_addresses ORDER BY expires_ms")?;
         let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -113,6 +157,8 @@ impl State {
 pub enum AddressError {
     #[error("{MAX_UNPAID_ADDRESSES} addresses wait for payment already: wait until one is paid or expires")]
     TooMany,
+    #[error("the chain is still being searched for what this wallet did before it was restored")]
+    Restoring,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

@@ -59,18 +59,29 @@ impl WalletHandle {
     ///
     /// # Errors
     ///
-    /// [`AddressError::TooMany`] when [`crate::MAX_UNPAID_ADDRESSES`] wait for payment.
+    /// [`AddressError::TooMany`] when [`crate::MAX_UNPAID_ADDRESSES`] wait for payment; [`AddressError::Restoring`] for a
+    /// new one while it is not known which are free.
     pub async fn address_for(&self, payee: PayeeRef, expires_ms: u64) -> Result<Address, AddressError> {
         self.ask(move |core| core.address_for(payee, expires_ms)).await?
+    }
+
+    /// Gives an address back to the payee to whom it was given before this wallet was restored, where a block up to
+    /// `height` holds a payment to it and it is nobody's; whether it is that payee's now. Its payments are told then.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be used.
+    pub async fn claim_address(&self, payee: PayeeRef, address: Address, height: u32) -> Result<bool, ReadError> {
+        Ok(self.ask(move |core| core.claim_address(payee, &address, height)).await??)
     }
 
     /// An address for the owner: the same until it is paid.
     ///
     /// # Errors
     ///
-    /// When the wallet's file can't be written.
-    pub async fn receive_address(&self) -> Result<Address, ReadError> {
-        Ok(self.ask(Core::receive_address).await??)
+    /// When the wallet's file can't be written; [`AddressError::Restoring`] while it is not known which are free.
+    pub async fn receive_address(&self) -> Result<Address, AddressError> {
+        self.ask(Core::receive_address).await?
     }
 
     /// Pays `sat` to `address` under `id`; the same call again returns the same payment.
@@ -94,6 +105,16 @@ impl WalletHandle {
     /// As [`WalletHandle::pay`]; also for more than [`crate::MAX_BATCH`], or when only some were paid before.
     pub async fn pay_all(&self, terms: Vec<Terms>, max_fee_sat: u64) -> Result<Vec<Payment>, PayError> {
         self.ask(move |core| core.pay_all(&terms, max_fee_sat)).await?
+    }
+
+    /// The payment of these terms, if it is made: under its id, or before this wallet was restored, by a transaction of
+    /// ours that pays just this and that no payment knows. Only for an address that nobody else pays to.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be used.
+    pub async fn adopt(&self, terms: Terms) -> Result<Option<Payment>, ReadError> {
+        Ok(self.ask(move |core| core.adopt(&terms)).await??)
     }
 
     /// What replacing a payment's transaction by a dearer one would cost now; `rate` in sat/vB, by default what is asked
@@ -171,6 +192,15 @@ impl WalletHandle {
     /// When the wallet's file can't be written.
     pub async fn trust(&self, server: ServerUrl, certificate: Fingerprint) -> Result<(), ReadError> {
         Ok(self.ask(move |core| core.trust(&server, certificate)).await??)
+    }
+
+    /// Copies the wallet's file as it is at this moment to `path`; [`crate::revive`] makes a wallet of it again.
+    ///
+    /// # Errors
+    ///
+    /// When either file refuses.
+    pub async fn copy_to(&self, path: PathBuf) -> Result<(), ReadError> {
+        Ok(self.ask(move |core| core.copy_to(&path)).await??)
     }
 
     /// Ends the wallet thread and waits for it; what it was about to send is sent after the next start.

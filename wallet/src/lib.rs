@@ -8,6 +8,7 @@
 //! | `network` | [`Network`], addresses, BIP21 |
 //! | `electrum` | one server: URL, bounded stream, pinned certificate, calls; `electrum::line` is its thread |
 //! | `state` | the coins (BDK) and `wallet.sqlite`, one transaction per change |
+//! | `restore` | copies of that file, and how one becomes a wallet again |
 //! | `addresses` | who is to be paid at which address |
 //! | `view` | where each transaction stands at one moment |
 //! | `payments` | outgoing payments by id, and the choice of coins and fee |
@@ -36,6 +37,7 @@ mod handle;
 mod keys;
 mod network;
 mod payments;
+mod restore;
 mod state;
 mod status;
 #[cfg(test)]
@@ -54,6 +56,7 @@ pub use handle::{ReadError, WalletHandle};
 pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, Sealed, SeedFile, Words, WordsError};
 pub use network::{Network, ParseAddressError, bip21};
 pub use payments::{Bump, BumpError, MAX_BATCH, Paid, PayError, Payment, PaymentId, PaymentState, Terms};
+pub use restore::revive;
 pub use state::{OpenError, StoreError};
 pub use status::{Closed, ServerState, ServerStatus, WalletConfig, WalletStatus};
 pub use watch::{FINAL_DEPTH, Incoming, IncomingState};

@@ -7,6 +7,7 @@
 //! ids (a bump). All versions of a payment spend a coin in common, so at most one of them is ever in a block: that one
 //! is the payment then, else the newest is.
 
+mod adopt;
 mod build;
 mod bump;
 mod pay;

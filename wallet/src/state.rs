@@ -210,12 +210,6 @@ impl State {
     pub(crate) fn is_restoring(&self) -> Result<bool, StoreError> {
         Ok(self.db.query_row("SELECT restoring FROM pedlar_wallet", [], |row| row.get(0))?)
     }
-
-    /// Ends the search for restored coins for good.
-    pub(crate) fn finish_restoring(&mut self) -> Result<(), StoreError> {
-        self.commit(|tx| tx.execute("UPDATE pedlar_wallet SET restoring = 0", []))?;
-        Ok(())
-    }
 }
 
 fn open_file(dir: &Path) -> Result<Connection, OpenError> {

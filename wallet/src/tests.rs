@@ -40,6 +40,21 @@ impl Feed {
         Self { state: open(&dir), dir, ..self }
     }
 
+    /// A copy of the wallet as it is.
+    pub(crate) fn copy(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        self.state.copy_to(&copy.path().join("wallet.sqlite")).unwrap();
+        copy
+    }
+
+    /// Loses the wallet, and goes on with a copy; the chain is as it is.
+    pub(crate) fn back_from(self, copy: TempDir) -> Self {
+        drop(self.state);
+        let keys = Words::parse(PHRASE).unwrap().keys();
+        crate::revive(copy.path(), Network::Regtest, keys, self.now_s * 1000).unwrap();
+        Self { state: open(&copy), dir: copy, ..self }
+    }
+
     pub(crate) fn now_ms(&self) -> u64 {
         self.now_s * 1000
     }

@@ -86,7 +86,11 @@ pub(crate) fn perform(args: &Args, home: &Home, screen: &mut Screen) -> Result<(
     }
     let config = args.config(home)?;
     home.create().map_err(Failure::system)?;
-    let words = if args.restore { args.known_words()? } else { Words::generate().map_err(Failure::system)? };
+    let words = if args.restore {
+        known_words(args.words_file.as_deref())?
+    } else {
+        Words::generate().map_err(Failure::system)?
+    };
     let passphrase = prompt::passphrase(args.passphrase_file.as_deref(), Passphrase::New)?;
     if args.restore {
         write_missing(&home.restored_mark(), "")?;
@@ -129,19 +133,6 @@ impl Args {
         Ok(config)
     }
 
-    /// The words to restore, from the file or the terminal.
-    fn known_words(&self) -> Result<Words, Failure> {
-        let text = match &self.words_file {
-            Some(file) => prompt::secret_file(file)?,
-            None if prompt::is_possible() => prompt::line("The 12 words: ")?,
-            None => {
-                return Err(Failure::usage("words_needed", "there is no terminal to ask for the words")
-                    .hint("give a file that holds them: --words-file FILE"));
-            }
-        };
-        Words::parse(&text).map_err(|e| Failure::usage("words", e))
-    }
-
     /// Gives new words to their owner: into a file, or onto the terminal, never into JSON.
     fn hand_over(&self, words: &Words) -> Result<(), Failure> {
         let phrase = words.phrase();
@@ -159,6 +150,19 @@ impl Args {
         );
         shown.map_err(Failure::output)
     }
+}
+
+/// The words to restore, from the file or the terminal.
+pub(super) fn known_words(file: Option<&Path>) -> Result<Words, Failure> {
+    let text = match file {
+        Some(file) => prompt::secret_file(file)?,
+        None if prompt::is_possible() => prompt::line("The 12 words: ")?,
+        None => {
+            return Err(Failure::usage("words_needed", "there is no terminal to ask for the words")
+                .hint("give a file that holds them: --words-file FILE"));
+        }
+    };
+    Words::parse(&text).map_err(|e| Failure::usage("words", e))
 }
 
 /// What the file says of the settings that `init` decides.

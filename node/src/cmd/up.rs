@@ -162,14 +162,14 @@ fn start_log(directives: &str) -> Result<(), Failure> {
     log.with_ansi(io::stderr().is_terminal()).try_init().map_err(Failure::system)
 }
 
-fn taken(error: LockError) -> Failure {
+pub(super) fn taken(error: LockError) -> Failure {
     match error {
         LockError::Taken => Failure::new(Exit::Locked, "locked", error).hint("pedlar down stops it"),
         LockError::Io(_) => Failure::system(error),
     }
 }
 
-fn shut(error: OpenSeedError) -> Failure {
+pub(super) fn shut(error: OpenSeedError) -> Failure {
     match error {
         OpenSeedError::WrongPassphrase => Failure::new(Exit::Passphrase, "wrong_passphrase", error),
         other => Failure::system(other),

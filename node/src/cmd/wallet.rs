@@ -39,6 +39,8 @@ pub(super) fn not_paid(error: &PayError) -> Failure {
         PayError::Dust { .. } | PayError::OtherNetwork { .. } | PayError::Count { .. } => {
             Failure::usage("not_payable", error)
         }
+        PayError::Restoring => Failure::new(Exit::Network, "restoring", error)
+            .hint("it needs a server for that: `pedlar status` shows how it stands; then try again"),
         PayError::TooHeavy => Failure::new(Exit::Funds, "too_heavy", error),
         PayError::OtherTerms { .. }
         | PayError::PartlyPaid

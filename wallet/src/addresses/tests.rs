@@ -42,7 +42,7 @@ fn only_what_expired_unpaid_goes_to_another() {
 #[test]
 fn unpaid_addresses_stay_within_the_gap() {
     let mut feed = Feed::new();
-    // The test is about the count: skip 900 syncs of the disk.
+    // The test is about the count: skip 800 syncs of the disk.
     feed.state.db.pragma_update(None, "synchronous", "OFF").unwrap();
     for payee in 0..MAX_UNPAID_ADDRESSES {
         address_for(&mut feed, payee as u16, HOUR_MS, 0).unwrap();

@@ -70,6 +70,9 @@ impl State {
         fee: &Fee,
         now_ms: u64,
     ) -> Result<Bump, BumpError> {
+        if self.is_restoring()? {
+            return Err(PayError::Restoring.into());
+        }
         let stuck = self.stuck(txid)?;
         let change = match &stuck.change {
             Some(script) => script.clone(),

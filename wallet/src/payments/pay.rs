@@ -41,6 +41,9 @@ impl State {
             all if all == terms.len() => return self.payments(terms),
             _ => return Err(PayError::PartlyPaid),
         }
+        if self.is_restoring()? {
+            return Err(PayError::Restoring);
+        }
         self.check(terms)?;
         self.insert_intents(terms, now_ms)?;
         let signed = self.build_and_sign(terms, fee);
@@ -144,6 +147,8 @@ pub enum PayError {
     TooHeavy,
     #[error("the transaction could not be built or signed")]
     Unsignable,
+    #[error("the chain is still being searched for what this wallet did before it was restored")]
+    Restoring,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

@@ -1,5 +1,6 @@
 //! What the wallet thread knows and does; everything here takes milliseconds.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bdk_wallet::Update;
@@ -57,8 +58,31 @@ impl Core {
         self.state.address_for(payee, expires_ms, now_ms())
     }
 
-    pub(crate) fn receive_address(&mut self) -> Result<Address, StoreError> {
+    pub(crate) fn receive_address(&mut self) -> Result<Address, AddressError> {
         self.state.receive_address()
+    }
+
+    pub(crate) fn claim_address(
+        &mut self,
+        payee: PayeeRef,
+        address: &Address,
+        height: u32,
+    ) -> Result<bool, StoreError> {
+        let claimed = self.state.claim_address(payee, address, height)?;
+        if claimed {
+            self.schedule.look_now();
+        }
+        Ok(claimed)
+    }
+
+    pub(crate) fn adopt(&mut self, terms: &Terms) -> Result<Option<Payment>, StoreError> {
+        let payment = self.state.adopt(terms, now_ms())?;
+        self.events.mark(payment.iter().map(|payment| EventKey::Outgoing(payment.id)));
+        Ok(payment)
+    }
+
+    pub(crate) fn copy_to(&mut self, path: &Path) -> Result<(), StoreError> {
+        self.state.copy_to(path)
     }
 
     pub(crate) fn pay_all(&mut self, terms: &[Terms], max_fee_sat: u64) -> Result<Vec<Payment>, PayError> {
@@ -147,7 +171,10 @@ impl Core {
             Outcome::Scanned(response) => {
                 let active = response.last_active_indices.values().copied().max();
                 match self.absorb(response)? {
-                    Ok(()) if self.schedule.handle_scanned(active) => self.state.finish_restoring()?,
+                    Ok(()) if self.schedule.handle_scanned(active) => {
+                        self.state.end_search()?;
+                        self.mark_all()?;
+                    }
                     Ok(()) => {}
                     Err(fault) => self.fail(fault),
                 }

@@ -173,6 +173,11 @@ impl Schedule {
         self.sync_at = self.sync_at.min(listed_at);
     }
 
+    /// Asks for news at once.
+    pub(super) fn look_now(&mut self) {
+        self.sync_at = Instant::now();
+    }
+
     /// Queues a transaction to be sent at once.
     pub(super) fn send_now(&mut self, txid: Txid) {
         self.outbox.push(txid, Instant::now());
