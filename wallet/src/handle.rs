@@ -1,5 +1,6 @@
 //! How others talk to the wallet.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 

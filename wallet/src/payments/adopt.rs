@@ -8,8 +8,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, Txid};
 
 use super::{Payment, PaymentState, Terms, changed_payments, pay, write_state};
-use crate::chain::View;
 use crate::state::{State, StoreError};
+use crate::view::View;
 
 impl State {
     /// The payment of these terms, if it is made: known, or by a transaction of ours that pays just this and that no
