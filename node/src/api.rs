@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub(crate) use client::{Answer, Answers, ask};
+pub(crate) use client::{Answer, Answers, NOT_RUNNING, ask};
 pub(crate) use server::serve;
 pub(crate) use socket::Listener;
 

@@ -69,8 +69,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     // A mistake in the arguments is told in the form that they ask for, too.
     let mut screen = Screen::new(args.iter().any(|arg| arg == "--json"));
-    match parse(&args).and_then(|cli| cli.map_or(Ok(()), |cli| perform(cli, &mut screen))) {
-        Ok(()) => ExitCode::SUCCESS,
+    match parse(&args).and_then(|cli| cli.map_or(Ok(ExitCode::SUCCESS), |cli| perform(cli, &mut screen))) {
+        Ok(code) => code,
         Err(failure) => {
             screen.fail(&failure);
             failure.exit_code()
@@ -92,20 +92,21 @@ fn parse(args: &[OsString]) -> Result<Option<Cli>, Failure> {
     Err(Failure::usage("usage", message.trim()).hint("pedlar --help, and --help after any verb, shows what there is"))
 }
 
-fn perform(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
+fn perform(cli: Cli, screen: &mut Screen) -> Result<ExitCode, Failure> {
     let env = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let home = Home::resolve(cli.home.as_deref(), env).map_err(|e| Failure::usage("no_home", e))?;
+    let done = |()| ExitCode::SUCCESS;
     match cli.verb {
-        Verb::Init(args) => init::perform(&args, &home, screen),
-        Verb::Up(args) => up::perform(&args, cli.verbose, &home, screen),
-        Verb::Completions(args) => completions::perform(&args, Cli::command()),
+        Verb::Init(args) => init::perform(&args, &home, screen).map(done),
+        Verb::Up(args) => up::perform(&args, cli.verbose, &home, screen).map(done),
+        Verb::Completions(args) => completions::perform(&args, Cli::command()).map(done),
         Verb::Backup(backup::Command::Create(args)) => ask_node(Request::Backup(args), &home, screen),
-        Verb::Backup(backup::Command::Restore(args)) => backup::restore(&args, &home, screen),
+        Verb::Backup(backup::Command::Restore(args)) => backup::restore(&args, &home, screen).map(done),
         Verb::Node(request) => ask_node(request, &home, screen),
     }
 }
 
-fn ask_node(request: Request, home: &Home, screen: &mut Screen) -> Result<(), Failure> {
+fn ask_node(request: Request, home: &Home, screen: &mut Screen) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
     runtime.block_on(async {
         tokio::select! {

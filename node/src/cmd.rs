@@ -11,6 +11,7 @@ pub(crate) mod account;
 pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod get;
 pub(crate) mod init;
@@ -27,6 +28,7 @@ pub(crate) mod wallet;
 
 use std::future::Future;
 use std::io;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -58,6 +60,11 @@ pub(crate) trait Verb {
     /// # Errors
     /// When the screen can't be written to.
     fn sum_up(summary: Self::Summary, screen: &mut Screen) -> io::Result<()>;
+
+    /// What the process ends with after this summary: a verb may have done what it was asked to and still have bad news.
+    fn exit_code(_summary: &Self::Summary) -> ExitCode {
+        ExitCode::SUCCESS
+    }
 }
 
 /// A verb that the running node carries out; the value is its arguments.
@@ -91,6 +98,7 @@ pub(crate) struct Done {}
 pub(crate) enum Request {
     Down(down::Args),
     Status(status::Args),
+    Doctor(doctor::Args),
     Peers(peers::Args),
     Market(market::Args),
     Publish(publish::Args),
@@ -118,6 +126,7 @@ macro_rules! each_verb {
         match $request {
             Request::Down($args) => $do,
             Request::Status($args) => $do,
+            Request::Doctor($args) => $do,
             Request::Peers($args) => $do,
             Request::Market($args) => $do,
             Request::Publish($args) => $do,
@@ -171,7 +180,7 @@ pub(crate) async fn answer(request: Request, node: Arc<Node>, lines: LineSender)
 ///
 /// # Errors
 /// The failure that the node told of, or why it could not be asked.
-pub(crate) async fn perform(request: Request, home: &Home, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn perform(request: Request, home: &Home, screen: &mut Screen) -> Result<ExitCode, Failure> {
     if let Some(rehearsal) = request.rehearsal() {
         if prompt::is_possible() {
             follow(&rehearsal, home, screen).await?;
@@ -179,14 +188,20 @@ pub(crate) async fn perform(request: Request, home: &Home, screen: &mut Screen) 
         prompt::consent("Go ahead?")?;
     }
     match (follow(&request, home, screen).await, &request) {
-        (Err(failure), Request::Config(config::Request::Show(args))) if failure.exit == Exit::NotRunning => {
-            args.perform(home, screen)
+        (Err(failure), Request::Config(config::Request::Show(args))) if is_not_running(&failure) => {
+            args.perform(home, screen).map(|()| ExitCode::SUCCESS)
         }
-        (Err(failure), Request::Backup(args)) if failure.exit == Exit::NotRunning && home.is_initialized() => {
-            args.perform(home, screen)
+        (Err(failure), Request::Backup(args)) if is_not_running(&failure) && home.is_initialized() => {
+            args.perform(home, screen).map(|()| ExitCode::SUCCESS)
         }
+        (Err(failure), Request::Doctor(args)) if is_not_running(&failure) => args.perform(home, screen).await,
         (outcome, _) => outcome,
     }
+}
+
+/// Whether nothing was asked because nobody is there; one that went away in the middle has its say instead.
+fn is_not_running(failure: &Failure) -> bool {
+    failure.exit == Exit::NotRunning && failure.code == api::NOT_RUNNING
 }
 
 async fn carry_out<V: Remote>(verb: V, node: &Node, lines: LineSender) -> Result<(), Failure> {
@@ -197,13 +212,18 @@ async fn carry_out<V: Remote>(verb: V, node: &Node, lines: LineSender) -> Result
     Ok(())
 }
 
-async fn follow(request: &Request, home: &Home, screen: &mut Screen) -> Result<(), Failure> {
+async fn follow(request: &Request, home: &Home, screen: &mut Screen) -> Result<ExitCode, Failure> {
     let answers = api::ask(home, request).await?;
     each_verb!(request, args => present(args, answers, home, screen).await)
 }
 
 /// Shows an answer to a request of this kind, whatever its arguments were.
-async fn present<V: Remote>(_: &V, mut answers: api::Answers, home: &Home, screen: &mut Screen) -> Result<(), Failure> {
+async fn present<V: Remote>(
+    _: &V,
+    mut answers: api::Answers,
+    home: &Home,
+    screen: &mut Screen,
+) -> Result<ExitCode, Failure> {
     loop {
         let text = answers.next().await?;
         match Answer::<V::Line, V::Summary>::parse(&text)? {
@@ -213,7 +233,8 @@ async fn present<V: Remote>(_: &V, mut answers: api::Answers, home: &Home, scree
                 // A node that goes down waits for its clients.
                 drop(answers);
                 V::settle(home).await?;
-                return screen.summary::<V>(summary);
+                let code = V::exit_code(&summary);
+                return screen.summary::<V>(summary).map(|()| code);
             }
         }
     }

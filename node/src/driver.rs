@@ -14,14 +14,14 @@ use libp2p_identity::PeerId;
 use pedlar_protocol::account::OutPoint;
 use pedlar_protocol::book::{Book, Verdict};
 use pedlar_protocol::id::{PayeeId, TopUpId};
-use pedlar_protocol::market::{Incoming, Market, Outgoing, TOPUP_LIFE, TopUpStep};
+use pedlar_protocol::market::{Incoming, Market, Outgoing, TOPUP_LIFE, TopUpStep, WalletBooks};
 use pedlar_protocol::offer::UnverifiedOffer;
 use pedlar_protocol::rate::{Limit, PeerRates};
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::settlement::SignedTopUp;
 use pedlar_protocol::time::Timestamp;
 use pedlar_wallet as wallet;
-use pedlar_wallet::{IncomingState, PayeeRef, PaymentId, PaymentState, WalletEvent, WalletHandle};
+use pedlar_wallet::{IncomingState, PayeeRef, PaymentId, PaymentState, Records, WalletEvent, WalletHandle};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -202,50 +202,56 @@ impl Driver {
 fn tell(market: &mut Market, event: WalletEvent) {
     match event {
         WalletEvent::Tip { height } => market.handle_tip(u64::from(height)),
-        WalletEvent::Incoming(incoming) => {
-            let (height, depth) = match incoming.state {
-                IncomingState::Confirmed { height, depth, .. } => (height, depth),
-                IncomingState::Seen
-                | IncomingState::Replaced { .. }
-                | IncomingState::Evicted
-                | IncomingState::Reorged => (0, 0),
-            };
-            let outpoint = incoming.outpoint;
-            market.handle_incoming(
-                now(),
-                Incoming {
-                    payee: PayeeId(incoming.payee.0),
-                    outpoint: OutPoint { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout },
-                    amount_sat: incoming.sat,
-                    height: u64::from(height),
-                    depth,
-                },
-            );
-        }
+        WalletEvent::Incoming(payment) => market.handle_incoming(now(), incoming(&payment)),
         WalletEvent::Outgoing(payment) => {
-            let Some(outpoint) = payment.outpoint() else {
-                return;
-            };
-            let (height, depth) = match payment.state {
-                PaymentState::Confirmed { height, depth } => (height, depth),
-                PaymentState::Final { height } => (height, wallet::FINAL_DEPTH),
-                PaymentState::Intent
-                | PaymentState::Signed
-                | PaymentState::Broadcast
-                | PaymentState::Replaced { .. }
-                | PaymentState::Conflicted { .. } => (0, 0),
-            };
-            market.handle_outgoing(
-                now(),
-                Outgoing {
-                    id: TopUpId(payment.id.0),
-                    outpoint: OutPoint { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout },
-                    amount_sat: payment.sat,
-                    fee_sat: payment.fee_sat.unwrap_or(0),
-                    height: u64::from(height),
-                    depth,
-                },
-            );
+            outgoing(&payment).into_iter().for_each(|payment| market.handle_outgoing(now(), payment));
         }
     }
+}
+
+/// All that the wallet's file says of payments, as an audit compares it with the accounts.
+pub(crate) fn wallet_books(records: &Records) -> WalletBooks {
+    WalletBooks {
+        incoming: records.incoming.iter().map(incoming).collect(),
+        outgoing: records.payments.iter().filter_map(outgoing).collect(),
+    }
+}
+
+fn incoming(payment: &wallet::Incoming) -> Incoming {
+    let (height, depth) = match payment.state {
+        IncomingState::Confirmed { height, depth, .. } => (height, depth),
+        IncomingState::Seen | IncomingState::Replaced { .. } | IncomingState::Evicted | IncomingState::Reorged => {
+            (0, 0)
+        }
+    };
+    let outpoint = payment.outpoint;
+    Incoming {
+        payee: PayeeId(payment.payee.0),
+        outpoint: OutPoint { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout },
+        amount_sat: payment.sat,
+        height: u64::from(height),
+        depth,
+    }
+}
+
+/// Nothing while it is not signed.
+fn outgoing(payment: &wallet::Payment) -> Option<Outgoing> {
+    let outpoint = payment.outpoint()?;
+    let (height, depth) = match payment.state {
+        PaymentState::Confirmed { height, depth } => (height, depth),
+        PaymentState::Final { height } => (height, wallet::FINAL_DEPTH),
+        PaymentState::Intent
+        | PaymentState::Signed
+        | PaymentState::Broadcast
+        | PaymentState::Replaced { .. }
+        | PaymentState::Conflicted { .. } => (0, 0),
+    };
+    Some(Outgoing {
+        id: TopUpId(payment.id.0),
+        outpoint: OutPoint { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout },
+        amount_sat: payment.sat,
+        fee_sat: payment.fee_sat.unwrap_or(0),
+        height: u64::from(height),
+        depth,
+    })
 }

@@ -13,6 +13,7 @@ use pedlar_net::{MAX_MESSAGE, NetHandle, PublishError as GossipError};
 use pedlar_protocol::content::Root;
 use pedlar_protocol::money::Price;
 use pedlar_protocol::text::Name;
+use rusqlite::Connection;
 use tokio::task::spawn_blocking;
 
 use crate::blobs::{self, PublishError, PublishedBlob, Skipped};
@@ -146,7 +147,7 @@ impl Shopkeeper {
     /// [`StoreError`]; it is for sale still.
     pub(crate) async fn unpublish(&self, root: Root) -> Result<bool, StoreError> {
         let key = *root.as_bytes();
-        self.driver.store().ask(move |db| rows::remove(&*db.transaction()?, &root)).await?;
+        self.driver.store().ask(move |db| rows::forget(db, &root)).await?;
         let shelved = self.shelf.take(&root);
         self.driver.commit(|market| market.handle_unpublished(now(), &root)).await?;
         self.net.unprovide(key).await;
@@ -251,6 +252,17 @@ impl Shopkeeper {
             }
         }
     }
+}
+
+/// What a journal says is published, and how many of its rows can't be read.
+///
+/// # Errors
+/// When SQLite can't read them.
+pub(crate) fn shelved(db: &Connection) -> rusqlite::Result<(Vec<Shelved>, usize)> {
+    let goods = rows::load(db)?;
+    let rows: usize = db.query_row("SELECT count(*) FROM goods", [], |row| row.get(0))?;
+    let unread = rows.saturating_sub(goods.len());
+    Ok((goods, unread))
 }
 
 /// What is hashed and not for sale yet.

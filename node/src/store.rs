@@ -49,6 +49,12 @@ pub(crate) enum JournalError {
     /// SQLite or the file.
     #[error("the journal: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The file can't be copied, to be looked at without being touched.
+    #[error("the journal can't be copied to be looked at: {0}")]
+    Copy(std::io::Error),
+    /// The file is not a whole database any more.
+    #[error("the journal is damaged: {0}")]
+    File(String),
     /// The file is of another version.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -111,6 +117,65 @@ impl Journal {
     pub(crate) fn goods(&self) -> Result<usize, JournalError> {
         Ok(self.db.query_row("SELECT count(*) FROM goods", [], |row| row.get(0))?)
     }
+}
+
+/// A journal that is looked at: whole, as far as SQLite can tell, and never changed.
+pub(crate) struct Look {
+    db: Connection,
+}
+
+impl Look {
+    /// Looks at the journal that a running node writes.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the file as a whole can't be read.
+    pub(crate) fn at_live(path: &Path) -> Result<Self, JournalError> {
+        Self::at(schema::open_to_read(path)?)
+    }
+
+    /// Looks at a copy of a journal as the next start would find it: an older version is brought to this one, in the copy.
+    ///
+    /// # Errors
+    /// As [`Look::at_live`].
+    pub(crate) fn at_copy(path: &Path) -> Result<Self, JournalError> {
+        Self::at(schema::open(path)?)
+    }
+
+    fn at(db: Connection) -> Result<Self, JournalError> {
+        let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if verdict == "ok" { Ok(Self { db }) } else { Err(JournalError::File(verdict)) }
+    }
+
+    /// The rows of the node `me`.
+    ///
+    /// # Errors
+    /// When SQLite can't read them.
+    pub(crate) fn entries(&self, me: &PeerId) -> rusqlite::Result<Entries> {
+        let mut found = Entries::default();
+        let mut query = self.db.prepare("SELECT number, body FROM entries ORDER BY number")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            match Entry::decode(&row.get::<_, Vec<u8>>(1)?, me) {
+                Ok(entry) => found.good.push(entry),
+                Err(error) => found.damaged.push((row.get(0)?, error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The file, for what else is in it.
+    pub(crate) const fn db(&self) -> &Connection {
+        &self.db
+    }
+}
+
+/// The rows of accounts that a journal has.
+#[derive(Default)]
+pub(crate) struct Entries {
+    /// Those that can be read, in order.
+    pub(crate) good: Vec<Entry>,
+    /// The numbers of those that can't be, and why.
+    pub(crate) damaged: Vec<(i64, EntryError)>,
 }
 
 /// A question to the thread.

@@ -3,6 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+/// How far the time of a block may be ahead of the clocks that take it: a rule of the network (validation.cpp of Bitcoin
+/// Core, `MAX_FUTURE_BLOCK_TIME`).
+pub const MAX_BLOCK_AHEAD: Duration = Duration::from_secs(2 * 3_600);
+
+/// How old the newest block of a network with a block every ten minutes may be: as long a wait comes once in 10^15 blocks.
+pub const MAX_BLOCK_AGE: Duration = Duration::from_secs(6 * 3_600);
+
 const MS_PER_S: u64 = 1_000;
 const S_PER_DAY: u64 = 86_400;
 
@@ -63,6 +70,26 @@ impl Timestamp {
     }
 }
 
+/// How a clock can't be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skew {
+    /// It is late by this much at least.
+    Late(Duration),
+    /// It is ahead by about this much, unless no block was found in all that time.
+    Ahead(Duration),
+}
+
+/// Judges the clock that says `now` by the time of the newest block; `paced` where blocks come every ten minutes, and not
+/// when somebody wants one.
+#[must_use]
+pub fn skew(now: Timestamp, block: Timestamp, paced: bool) -> Option<Skew> {
+    let (late, age) = (block.since(now.saturating_add(MAX_BLOCK_AHEAD)), now.since(block));
+    match late > Duration::ZERO {
+        true => Some(Skew::Late(late)),
+        false => (paced && age > MAX_BLOCK_AGE).then_some(Skew::Ahead(age)),
+    }
+}
+
 /// Prints UTC as ISO 8601, `2026-11-22T09:30:00.250Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,6 +130,21 @@ mod tests {
         assert_eq!(shown(4_107_542_400, 7), "2100-03-01T00:00:00.007Z");
         assert_eq!(shown(1_795_339_800, 250), "2026-11-22T09:30:00.250Z");
         assert!(Timestamp(u64::MAX).to_string().ends_with('Z'));
+    }
+
+    #[test]
+    fn a_clock_is_judged_by_the_newest_block() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        let block = Timestamp::from_ms(1_795_339_800_000);
+        for paced in [false, true] {
+            assert_eq!(skew(block, block, paced), None);
+            assert_eq!(skew(block.saturating_sub(MAX_BLOCK_AHEAD), block, paced), None);
+            assert_eq!(skew(block.saturating_sub(hours(24)), block, paced), Some(Skew::Late(hours(22))));
+            assert_eq!(skew(block.saturating_add(MAX_BLOCK_AGE), block, paced), None);
+        }
+        let later = block.saturating_add(hours(24 * 30));
+        assert_eq!(skew(later, block, true), Some(Skew::Ahead(hours(24 * 30))));
+        assert_eq!(skew(later, block, false), None, "regtest stands still as long as it likes");
     }
 
     #[test]

@@ -34,6 +34,20 @@ async fn an_edited_or_removed_file_is_refused_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_unpublished_stays_so_when_the_node_comes_back() {
+    let world = world().await;
+    let mut seller = world.node("seller").await;
+    let (kept, dropped) = (world.file("kept", MIB), world.file("dropped", MIB));
+    let links = [seller.publish(&kept, PRICE).await, seller.publish(&dropped, PRICE).await];
+    seller.ask(&["unpublish", &links[1]]).await;
+    seller.kill().await;
+    seller.restart().await;
+    let published = seller.ask(&["published"]).await;
+    assert_eq!(published.len(), 2, "a title and the summary: {published:?}");
+    assert_eq!(published[0]["path"], path(&kept));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_changed_under_the_seller_without_a_trace_gives_no_wrong_byte() {
     let world = world().await;
     let (seller, buyer) = (world.node_with("seller", SMALL_WINDOWS).await, world.node("buyer").await);

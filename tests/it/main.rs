@@ -9,6 +9,7 @@ mod changed;
 mod cli;
 mod crash;
 mod disk_full;
+mod doctor;
 mod electrum_down;
 mod flood;
 mod folders;

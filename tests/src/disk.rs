@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -65,7 +66,8 @@ impl SmallDisk {
 
     /// Fills it to the last byte; what is tried in vain then fails for no other reason.
     pub fn fill(&self) {
-        let mut ballast = OpenOptions::new().create(true).append(true).open(self.ballast()).expect("a file");
+        let mut ballast =
+            OpenOptions::new().create(true).append(true).mode(0o600).open(self.ballast()).expect("a file");
         let mut written = 0;
         for piece in [&[7; PIECE][..], &[7]] {
             let refused = loop {

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitcoin::Transaction;
-use bitcoin::consensus::encode::deserialize_hex;
+use bitcoin::block::Header;
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -43,6 +44,8 @@ pub enum Lie {
     Fee(f64),
     /// Headers come from nowhere.
     Headers,
+    /// The newest block names a time that is so many seconds later.
+    Later(u32),
 }
 
 /// The server in between.
@@ -168,7 +171,7 @@ async fn answer(
                 shared.count();
                 to_client.write_all(&vec![b'{'; HUGE]).await.ok()?;
             }
-            Lie::None | Lie::Frozen | Lie::Swallow | Lie::Fee(_) | Lie::Headers => {
+            Lie::None | Lie::Frozen | Lie::Swallow | Lie::Fee(_) | Lie::Headers | Lie::Later(_) => {
                 let Some(changed) = shared.changed(lie, request, reply) else { continue };
                 to_client.write_all(format!("{changed}\n").as_bytes()).await.ok()?;
             }
@@ -212,6 +215,13 @@ impl Shared {
                 if let Some(height) = reply["result"]["height"].as_u64() {
                     reply["result"]["height"] = json!(height + 50);
                 }
+            }
+            Lie::Later(seconds) if method.ends_with("headers.subscribe") => {
+                self.count();
+                let hex = reply["result"]["hex"].as_str().unwrap_or_default();
+                let mut header: Header = deserialize_hex(hex).ok()?;
+                header.time = header.time.checked_add(seconds)?;
+                reply["result"]["hex"] = json!(serialize_hex(&header));
             }
             _ => drop(self.replies.lock().expect("no panic").insert(what, reply["result"].clone())),
         }

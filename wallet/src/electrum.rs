@@ -62,6 +62,28 @@ pub(crate) struct Greeting {
     pub(crate) certificate: Option<Fingerprint>,
 }
 
+/// What a server shows to one who only looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The height of its chain.
+    pub tip_height: u32,
+    /// The time that its newest block names, in seconds since the epoch.
+    pub tip_time_s: u32,
+    /// The certificate that it shows, if it speaks TLS.
+    pub certificate: Option<Fingerprint>,
+}
+
+/// Connects to a server, looks at the tip of its chain, and hangs up.
+///
+/// # Errors
+///
+/// Why it can't be used.
+pub(crate) fn look(url: &ServerUrl, expected: &Expected) -> Result<Seen, ServerFault> {
+    let (server, Greeting { certificate, .. }) = Server::connect(url, expected, drop)?;
+    let tip_time_s = server.job(|client| client.inner.block_headers_subscribe())?.header.time;
+    Ok(Seen { tip_height: server.tip()?, tip_time_s, certificate })
+}
+
 /// A connected server.
 struct Server {
     client: Client,

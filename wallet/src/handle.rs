@@ -1,5 +1,6 @@
 //! How others talk to the wallet.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use crate::electrum::{Fingerprint, ServerUrl};
 use crate::events::WalletEvent;
 use crate::keys::Keys;
 use crate::payments::{Bump, BumpError, PayError, Payment, PaymentId, Terms};
+use crate::records::Records;
 use crate::state::{OpenError, StoreError};
 use crate::status::{Closed, WalletConfig, WalletStatus};
 use crate::thread::{self, Command, Core};
@@ -175,6 +177,15 @@ impl WalletHandle {
     /// When the wallet's file can't be read.
     pub async fn history(&self) -> Result<Vec<HistoryEntry>, ReadError> {
         Ok(self.ask(Core::history).await??)
+    }
+
+    /// All that the wallet's file says, as it stands.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be read, or is damaged.
+    pub async fn records(&self) -> Result<Records, OpenError> {
+        self.ask(|core| core.records()).await.map_err(|closed| OpenError::Io(io::Error::other(closed)))?
     }
 
     /// The hash of the chain's block 1, which tells regtest chains apart; `None` until a server was reached once.

@@ -15,6 +15,7 @@
 //! | `watch` | incoming payments and their depth |
 //! | `chain` | how news from a server change all that |
 //! | `events` | snapshots on their way out |
+//! | `records` | all that `wallet.sqlite` says, for an audit and for `pedlar doctor` |
 //! | `thread` | the loop that owns all of it; `handle` is how others talk to it, `status` what it shows |
 //!
 //! # Invariants
@@ -37,6 +38,7 @@ mod handle;
 mod keys;
 mod network;
 mod payments;
+mod records;
 mod restore;
 mod state;
 mod status;
@@ -50,13 +52,14 @@ pub use bitcoin::Txid;
 
 pub use addresses::{ADDRESS_HOLD, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
 pub use chain::HistoryEntry;
-pub use electrum::{Fingerprint, FingerprintError, ServerFault, ServerUrl, UrlError};
+pub use electrum::{Fingerprint, FingerprintError, Seen, ServerFault, ServerUrl, UrlError};
 pub use events::WalletEvent;
 pub use handle::{ReadError, WalletHandle};
 pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, Sealed, SeedFile, Words, WordsError};
 pub use network::{Network, ParseAddressError, bip21};
 pub use payments::{Bump, BumpError, MAX_BATCH, Paid, PayError, Payment, PaymentId, PaymentState, Terms};
+pub use records::{Records, look_at_servers};
 pub use restore::revive;
-pub use state::{OpenError, StoreError};
+pub use state::{FILE_NAME, OpenError, StoreError};
 pub use status::{Closed, ServerState, ServerStatus, WalletConfig, WalletStatus};
 pub use watch::{FINAL_DEPTH, Incoming, IncomingState};

@@ -28,7 +28,7 @@ pub(crate) use build::Fee;
 pub use bump::{Bump, BumpError};
 pub use pay::{MAX_BATCH, PayError, Terms};
 pub use rows::Paid;
-pub(crate) use rows::{Open, Version, write_state};
+pub(crate) use rows::{Open, SELECT, Version, read_payment, write_state};
 
 /// Names a payment; chosen at random or by derivation by the one who pays, the same for each retry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -20,7 +20,8 @@ use crate::electrum::{Fingerprint, ServerUrl};
 use crate::keys::Keys;
 use crate::network::Network;
 
-const FILE_NAME: &str = "wallet.sqlite";
+/// The name of the wallet's file in its folder.
+pub const FILE_NAME: &str = "wallet.sqlite";
 /// Our tables, one step a version of the schema; BDK's tables carry versions of their own. A released step never
 /// changes: a new one is appended.
 const STEPS: [&str; 2] = [STEP_1, STEP_2];
@@ -117,17 +118,7 @@ impl State {
     pub(crate) fn open(dir: &Path, network: Network, keys: Keys, restore: bool) -> Result<Self, OpenError> {
         let mut db = open_file(dir)?;
         let tx = db.transaction()?;
-        let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version > SCHEMA_VERSION {
-            return Err(OpenError::Newer { found: version });
-        }
-        for step in STEPS.iter().skip(version as usize) {
-            tx.execute_batch(step)?;
-        }
-        if version == 0 {
-            tx.execute("INSERT INTO pedlar_wallet (one, restoring) VALUES (1, ?1)", [restore])?;
-        }
-        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        bring_up_to_date(&tx, restore)?;
         ChangeSet::init_sqlite_tables(&tx)?;
         let stored = ChangeSet::from_sqlite(&tx)?;
         tx.commit()?;
@@ -210,6 +201,22 @@ impl State {
     pub(crate) fn is_restoring(&self) -> Result<bool, StoreError> {
         Ok(self.db.query_row("SELECT restoring FROM pedlar_wallet", [], |row| row.get(0))?)
     }
+}
+
+/// Brings our tables to this version's schema.
+pub(crate) fn bring_up_to_date(tx: &Transaction<'_>, restore: bool) -> Result<(), OpenError> {
+    let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > SCHEMA_VERSION {
+        return Err(OpenError::Newer { found: version });
+    }
+    for step in STEPS.iter().skip(version as usize) {
+        tx.execute_batch(step)?;
+    }
+    if version == 0 {
+        tx.execute("INSERT INTO pedlar_wallet (one, restoring) VALUES (1, ?1)", [restore])?;
+    }
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    Ok(())
 }
 
 fn open_file(dir: &Path) -> Result<Connection, OpenError> {

@@ -189,7 +189,8 @@ pub(crate) fn write_incoming(tx: &SqlTransaction<'_>, incoming: &Incoming, now_m
     Ok(())
 }
 
-fn read_incoming(row: &Row<'_>, tip_height: u32) -> rusqlite::Result<Incoming> {
+/// Reads a row of `pedlar_incoming`, as it stands under this tip.
+pub(crate) fn read_incoming(row: &Row<'_>, tip_height: u32) -> rusqlite::Result<Incoming> {
     let state: u8 = row.get("state")?;
     Ok(Incoming {
         payee: PayeeRef(row.get("payee")?),

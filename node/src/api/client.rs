@@ -11,6 +11,9 @@ use super::{Last, socket};
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
 
+/// The code of the failure that says that no node runs in a home.
+pub(crate) const NOT_RUNNING: &str = "not_running";
+
 /// The lines of an answer; dropping it before the last one cancels the verb.
 pub(crate) struct Answers {
     lines: Lines<BufReader<OwnedReadHalf>>,
@@ -76,7 +79,7 @@ fn not_running(home: &Home, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             let hint = if home.is_initialized() { "start it: pedlar up" } else { "make it first: pedlar init" };
-            Failure::new(Exit::NotRunning, "not_running", format!("no node runs in {home}")).hint(hint)
+            Failure::new(Exit::NotRunning, NOT_RUNNING, format!("no node runs in {home}")).hint(hint)
         }
         _ => Failure::system(format!("the node's socket can't be used: {error}")),
     }

@@ -46,8 +46,15 @@ pub(super) fn store(db: &mut Connection, shelved: &Shelved) -> rusqlite::Result<
     tx.commit()
 }
 
+/// Forgets a published object.
+pub(super) fn forget(db: &mut Connection, root: &Root) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    remove(&tx, root)?;
+    tx.commit()
+}
+
 /// Removes all rows of a published object.
-pub(super) fn remove(db: &Connection, root: &Root) -> rusqlite::Result<()> {
+fn remove(db: &Connection, root: &Root) -> rusqlite::Result<()> {
     for table in [
         "DELETE FROM goods WHERE root = ?1",
         "DELETE FROM folders WHERE root = ?1",

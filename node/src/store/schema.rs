@@ -3,13 +3,17 @@
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use rusqlite::{Connection, DatabaseName};
+use rusqlite::{Connection, DatabaseName, OpenFlags};
 
 use super::JournalError;
 
 /// The version that this program writes.
 const VERSION: i64 = 2;
+
+/// How long a reader waits for a checkpoint to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What each version added to the one before it; a new file gets all of it.
 const STEPS: [&str; VERSION as usize] = [FIRST, FOLDERS];
@@ -57,6 +61,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
     steps.iter().try_for_each(|step| tx.execute_batch(step))?;
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;
+    Ok(db)
+}
+
+/// Opens the file that a running node writes, to read it beside it.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    db.busy_timeout(PATIENCE)?;
     Ok(db)
 }
 

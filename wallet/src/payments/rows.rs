@@ -12,7 +12,8 @@ use super::{Payment, PaymentId, PaymentState, Terms};
 use crate::state::{State, StoreError};
 use crate::watch::WATCH_DEPTH;
 
-const SELECT: &str = "
+/// Payments as they stand, each with the version that counts.
+pub(crate) const SELECT: &str = "
     SELECT p.id, p.address, p.sat, p.created_ms, p.state, p.height, p.depth, p.rival, v.txid, v.vout, v.fee_sat
     FROM pedlar_payments p LEFT JOIN pedlar_versions v ON v.payment = p.id AND v.number = p.version";
 
@@ -229,7 +230,8 @@ fn live() -> String {
     format!("p.state IN ({SIGNED}, {BROADCAST}, {REPLACED})")
 }
 
-fn read_payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
+/// Reads a row of [`SELECT`].
+pub(crate) fn read_payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
     let state: u8 = row.get("state")?;
     let rival = || row.get("rival").map(Txid::from_byte_array);
     Ok(Payment {

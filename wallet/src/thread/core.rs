@@ -14,7 +14,8 @@ use crate::electrum::line::{Line, Outcome};
 use crate::electrum::{Fingerprint, ServerFault, ServerUrl};
 use crate::events::{EventKey, Events};
 use crate::payments::{Bump, BumpError, Fee, PayError, Payment, PaymentId, PaymentState, Terms};
-use crate::state::{State, StoreError};
+use crate::records::Records;
+use crate::state::{OpenError, State, StoreError};
 use crate::status::WalletStatus;
 
 /// Lowest fee rate paid, in sat/vB: older nodes relay nothing below. Also the rate until a server has an estimate, which
@@ -118,6 +119,10 @@ impl Core {
 
     fn fee(&self, max_sat: u64) -> Fee {
         Fee { rate: self.rate, ceiling: self.ceiling, max_sat }
+    }
+
+    pub(crate) fn records(&mut self) -> Result<Records, OpenError> {
+        Records::of(&self.state.db)
     }
 
     pub(crate) fn block_1(&mut self) -> Result<Option<BlockHash>, StoreError> {

@@ -11,7 +11,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Polls of the server in use between two looks at the others.
 const POLLS_A_VISIT: u32 = 4;
 /// How far a server may be behind the best, in blocks (MONEY.md 3.3): news travel at different speed.
-const MAX_BEHIND: u32 = 2;
+pub(crate) const MAX_BEHIND: u32 = 2;
 
 /// All servers, in the order of the configuration; there is at least one.
 ///
