@@ -15,10 +15,11 @@ use libp2p_identity::PeerId;
 use pedlar_protocol::account::{Entry, EntryError};
 use pedlar_protocol::market::Market;
 use pedlar_protocol::time::Timestamp;
+use pedlar_wallet::LadderError;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
-pub(crate) use schema::SchemaError;
+use schema::{LADDER, open_to_read};
 
 /// Jobs that wait for the thread; each waits for at most one transaction, so a full queue only slows its senders.
 const JOBS: usize = 256;
@@ -55,9 +56,9 @@ pub(crate) enum JournalError {
     /// The file is not a whole database any more.
     #[error("the journal is damaged: {0}")]
     File(String),
-    /// The file is of another version.
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
+    /// The file is of a newer version, or could not be brought to this one.
+    #[error("the journal: {0}")]
+    Version(#[from] LadderError),
     /// The file is damaged.
     #[error("the journal is damaged: {0}")]
     Pages(String),
@@ -77,7 +78,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] says what is wrong with the file; nothing is changed then.
     pub(crate) fn open(path: &Path, me: &PeerId) -> Result<(Self, Vec<Entry>), JournalError> {
-        let db = schema::open(path)?;
+        let (db, ()) = LADDER.open(path, |_, _| Ok(()))?;
         let entries = {
             let mut query = db.prepare("SELECT body FROM entries ORDER BY number")?;
             let bodies = query.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
@@ -130,7 +131,7 @@ impl Look {
     /// # Errors
     /// [`JournalError`] when the file as a whole can't be read.
     pub(crate) fn at_live(path: &Path) -> Result<Self, JournalError> {
-        Self::at(schema::open_to_read(path)?)
+        Self::at(open_to_read(path)?)
     }
 
     /// Looks at a copy of a journal as the next start would find it: an older version is brought to this one, in the copy.
@@ -138,7 +139,7 @@ impl Look {
     /// # Errors
     /// As [`Look::at_live`].
     pub(crate) fn at_copy(path: &Path) -> Result<Self, JournalError> {
-        Self::at(schema::open(path)?)
+        Self::at(LADDER.open(path, |_, _| Ok(()))?.0)
     }
 
     fn at(db: Connection) -> Result<Self, JournalError> {

@@ -20,6 +20,7 @@ mod integrity;
 mod late_joiner;
 mod limits;
 mod link;
+mod migration;
 mod offers;
 mod purchase;
 mod real_chain;

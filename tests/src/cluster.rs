@@ -365,7 +365,8 @@ impl From<Tab> for account::Tab {
 }
 
 impl Tab {
-    fn of(side: &Value) -> Self {
+    /// What `account list` says of one direction.
+    pub fn of(side: &Value) -> Self {
         Self { paid: number(&side["paid_msat"]), spent: number(&side["spent_msat"]) }
     }
 }

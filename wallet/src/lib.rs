@@ -9,6 +9,7 @@
 //! | `electrum` | one server: URL, bounded stream, pinned certificate, calls; `electrum::line` is its thread |
 //! | `state` | the coins (BDK) and `wallet.sqlite`, one transaction per change |
 //! | `restore` | copies of that file, and how one becomes a wallet again |
+//! | `ladder` | the versions of a SQLite file, each brought to the newest after a copy was kept |
 //! | `addresses` | who is to be paid at which address |
 //! | `view` | where each transaction stands at one moment |
 //! | `payments` | outgoing payments by id, and the choice of coins and fee |
@@ -36,6 +37,7 @@ mod electrum;
 mod events;
 mod handle;
 mod keys;
+mod ladder;
 mod network;
 mod payments;
 mod records;
@@ -56,6 +58,7 @@ pub use electrum::{Fingerprint, FingerprintError, Seen, ServerFault, ServerUrl, 
 pub use events::WalletEvent;
 pub use handle::{ReadError, WalletHandle};
 pub use keys::{CreateSeedError, Keys, NoRandomness, OpenSeedError, Sealed, SeedFile, Words, WordsError};
+pub use ladder::{Ladder, LadderError};
 pub use network::{Network, ParseAddressError, bip21};
 pub use payments::{Bump, BumpError, MAX_BATCH, Paid, PayError, Payment, PaymentId, PaymentState, Terms};
 pub use records::{Records, look_at_servers};

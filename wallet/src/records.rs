@@ -11,7 +11,7 @@ use bitcoin::hashes::Hash;
 use crate::electrum::{self, Expected, Fingerprint, Seen, ServerFault, ServerUrl};
 use crate::network::Network;
 use crate::payments::{Payment, SELECT, read_payment};
-use crate::state::{FILE_NAME, OpenError, bring_up_to_date};
+use crate::state::{FILE_NAME, LADDER, OpenError, begin};
 use crate::thread::MAX_BEHIND;
 use crate::watch::{Incoming, read_incoming};
 
@@ -36,10 +36,7 @@ impl Records {
     ///
     /// [`OpenError`] says what would be in the way of that start, but for words that don't fit.
     pub fn read(copy: &Path) -> Result<Self, OpenError> {
-        let mut db = Connection::open(copy.join(FILE_NAME))?;
-        let tx = db.transaction()?;
-        bring_up_to_date(&tx, false)?;
-        tx.commit()?;
+        let (db, ()) = LADDER.open(&copy.join(FILE_NAME), |tx, found| begin(tx, found, false))?;
         Self::of(&db)
     }
 

@@ -3,9 +3,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use bdk_wallet::error::{LoadError, LoadMismatch};
@@ -18,14 +18,14 @@ use bitcoin::secp256k1::Secp256k1;
 
 use crate::electrum::{Fingerprint, ServerUrl};
 use crate::keys::Keys;
+use crate::ladder::{Ladder, LadderError};
 use crate::network::Network;
 
 /// The name of the wallet's file in its folder.
 pub const FILE_NAME: &str = "wallet.sqlite";
-/// Our tables, one step a version of the schema; BDK's tables carry versions of their own. A released step never
-/// changes: a new one is appended.
-const STEPS: [&str; 2] = [STEP_1, STEP_2];
-const SCHEMA_VERSION: u32 = STEPS.len() as u32;
+/// Our tables. BDK's carry versions of their own: where a new BDK changes them, a step of ours comes with it, empty if
+/// need be, so that a copy of the file is kept before.
+pub(crate) const LADDER: Ladder = Ladder { steps: &[STEP_1, STEP_2], exclusive: true };
 const STEP_1: &str = "
 CREATE TABLE pedlar_wallet (
     one           INTEGER PRIMARY KEY CHECK (one = 1),
@@ -116,12 +116,14 @@ impl State {
     ///
     /// Also when the file is open elsewhere, or belongs to other words or another network.
     pub(crate) fn open(dir: &Path, network: Network, keys: Keys, restore: bool) -> Result<Self, OpenError> {
-        let mut db = open_file(dir)?;
-        let tx = db.transaction()?;
-        bring_up_to_date(&tx, restore)?;
-        ChangeSet::init_sqlite_tables(&tx)?;
-        let stored = ChangeSet::from_sqlite(&tx)?;
-        tx.commit()?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // Exclusive: two processes on one wallet would pay twice with one coin.
+        let (db, stored) = LADDER.open(&dir.join(FILE_NAME), |tx, found| {
+            begin(tx, found, restore)?;
+            ChangeSet::init_sqlite_tables(tx)?;
+            ChangeSet::from_sqlite(tx)
+        })?;
+        db.pragma_update(None, "foreign_keys", true)?;
         let wallet = load(stored, network, &keys)?;
         let mut state = Self { wallet, db, keys, network, unwritten: None };
         state.commit(|_| Ok(()))?;
@@ -203,34 +205,12 @@ impl State {
     }
 }
 
-/// Brings our tables to this version's schema.
-pub(crate) fn bring_up_to_date(tx: &Transaction<'_>, restore: bool) -> Result<(), OpenError> {
-    let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > SCHEMA_VERSION {
-        return Err(OpenError::Newer { found: version });
-    }
-    for step in STEPS.iter().skip(version as usize) {
-        tx.execute_batch(step)?;
-    }
-    if version == 0 {
+/// What stands in our tables from the start.
+pub(crate) fn begin(tx: &Transaction<'_>, found: u32, restore: bool) -> rusqlite::Result<()> {
+    if found == 0 {
         tx.execute("INSERT INTO pedlar_wallet (one, restoring) VALUES (1, ?1)", [restore])?;
     }
-    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     Ok(())
-}
-
-fn open_file(dir: &Path) -> Result<Connection, OpenError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let path = dir.join(FILE_NAME);
-    // Made here, since SQLite would make it readable for all; its journal files take the mode of the file.
-    OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-    let db = Connection::open(&path)?;
-    // Exclusive: two processes on one wallet would pay twice with one coin.
-    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    db.pragma_update(None, "synchronous", "FULL")?;
-    db.pragma_update(None, "foreign_keys", true)?;
-    Ok(db)
 }
 
 fn load(stored: ChangeSet, network: Network, keys: &Keys) -> Result<Wallet, OpenError> {
@@ -272,8 +252,8 @@ pub enum OpenError {
     OtherWords,
     #[error("{FILE_NAME} belongs to another network: use another home")]
     OtherNetwork,
-    #[error("{FILE_NAME} has schema {found}, this program knows {SCHEMA_VERSION}: use a newer one")]
-    Newer { found: u32 },
+    #[error(transparent)]
+    Version(LadderError),
     #[error("{FILE_NAME} is damaged: move it away and restore the wallet from its words")]
     Damaged,
     #[error("these words give no usable key (one chance in 2^127): use other words")]
@@ -289,6 +269,16 @@ pub enum OpenError {
 impl From<StoreError> for OpenError {
     fn from(StoreError(error): StoreError) -> Self {
         error.into()
+    }
+}
+
+impl From<LadderError> for OpenError {
+    fn from(error: LadderError) -> Self {
+        match error {
+            LadderError::Sqlite(error) => error.into(),
+            LadderError::Io { source, .. } => Self::Io(source),
+            LadderError::Newer { .. } | LadderError::Copy { .. } => Self::Version(error),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -225,9 +226,8 @@ impl Node {
     /// # Errors
     /// When it does not end, or not in order.
     pub async fn terminate(mut self) -> Result<()> {
-        let pid = self.pid().context("it had ended before")?;
-        let told = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await?;
-        ensure!(told.success(), "{} can't be told to end", self.home.name);
+        let pid = self.pid().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).context("it had ended before")?;
+        kill_process(pid, Signal::TERM).with_context(|| format!("{} can't be told to end", self.home.name))?;
         let ended = timeout(DEADLINE, self.child.wait()).await;
         let status = ended.with_context(|| format!("{} does not end", self.home.name))??;
         ensure!(status.success(), "{} ended with {status}", self.home.name);

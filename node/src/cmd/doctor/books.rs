@@ -1,7 +1,7 @@
 //! What is looked at in the node's own records: accounts, payments, and what is for sale.
 
 use pedlar_protocol::content::Link;
-use pedlar_wallet::{FILE_NAME, OpenError};
+use pedlar_wallet::{FILE_NAME, LadderError, OpenError};
 
 use super::Health;
 use super::files::{quoted, shown};
@@ -17,7 +17,7 @@ pub(super) fn journal(patient: &Patient) -> Vec<Health> {
         "stop the node, keep its home, and make a new one of your last backup: pedlar backup restore FILE --home DIR";
     vec![match &patient.journal {
         Journal::Missing => Health::well("there is none yet"),
-        Journal::Unreadable(error @ JournalError::Schema(_)) => {
+        Journal::Unreadable(error @ JournalError::Version(LadderError::Newer { .. })) => {
             Health::ill(error.to_string(), "install a newer pedlar")
         }
         Journal::Unreadable(error @ JournalError::Copy(_)) => {
@@ -47,7 +47,9 @@ pub(super) fn wallet(patient: &Patient) -> Vec<Health> {
             records.incoming.len(),
             records.payments.len()
         )),
-        Err(error @ OpenError::Newer { .. }) => Health::ill(error.to_string(), "install a newer pedlar"),
+        Err(error @ OpenError::Version(LadderError::Newer { .. })) => {
+            Health::ill(error.to_string(), "install a newer pedlar")
+        }
         Err(error) => Health::ill(
             error.to_string(),
             format!(
