@@ -1,9 +1,13 @@
+use super::quote::{Quote, QuoteError, ReceiptError, SignedQuote, SignedReceipt};
 use super::*;
 use crate::content::{GROUP_LEN, Groups, Root, Size};
 use crate::money::{Msat, Price};
+use crate::offer::Service;
 use crate::refusal::Refusal;
-use crate::wire::Signed;
+use crate::time::Timestamp;
+use crate::wire::{OpenError, Signed, peer_id};
 use bytes::Bytes;
+use libp2p_identity::ed25519::{Keypair, SecretKey};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -224,4 +228,37 @@ fn frames() -> impl Strategy<Value = Frame> {
         refusal.prop_map(Frame::Refused),
         (code, receipt).prop_map(|(code, receipt)| Frame::Close { code, receipt }),
     ]
+}
+
+/// What another key signed is nobody's word, however well it reads.
+#[test]
+fn quotes_and_receipts_count_only_from_those_who_can_be_held_to_them() {
+    let key = |n| Keypair::from(SecretKey::try_from_bytes([n; 32]).unwrap());
+    let (seller, buyer, other) = (key(1), key(2), key(3));
+    let quote = Quote {
+        network: "regtest-0a1b2c3d".parse().unwrap(),
+        buyer: peer_id(&buyer),
+        seller: peer_id(&seller),
+        number: 1,
+        offer_seq: 0,
+        service: Service::Chunks,
+        object: *root().as_bytes(),
+        collection: None,
+        whole: None,
+        size: MIB,
+        price: Price::per_gib(1),
+        expires: Timestamp::EPOCH,
+    };
+    let good = SignedQuote::sign(quote.clone(), &seller);
+    assert_eq!(SignedQuote::parse(good.signed().clone()), Ok(good.clone()));
+    let forged = SignedQuote::sign(quote, &other).signed().clone();
+    assert_eq!(SignedQuote::parse(forged), Err(QuoteError::Signature(OpenError::BadSignature)));
+
+    let receipt = |key| SignedReceipt::sign(good.id(), MIB, key);
+    let signed = receipt(&buyer);
+    assert_eq!(SignedReceipt::parse(signed.signed().clone(), &peer_id(&buyer)), Ok(signed));
+    for forger in [&seller, &other] {
+        let parsed = SignedReceipt::parse(receipt(forger).signed().clone(), &peer_id(&buyer));
+        assert_eq!(parsed, Err(ReceiptError::Signature(OpenError::BadSignature)));
+    }
 }

@@ -1,5 +1,8 @@
 use super::*;
+use crate::id::TopUpId;
 use crate::money::{Msat, Price};
+use crate::wire::{OpenError, peer_id};
+use libp2p_identity::ed25519::{Keypair, SecretKey};
 
 const NONE: Onchain = Onchain { fee_sat: 150, min_sat: 1_000 };
 
@@ -81,4 +84,25 @@ fn the_cheapest_rail_is_that_which_leaves_most_in_the_purse() {
     assert_eq!(cheapest(&[], 1), None);
     let share = |fee_sat, amount_sat| RailCost { kind: RailKind::Onchain, amount_sat, fee_sat }.within_share();
     assert!(share(150, 15_000) && !share(150, 14_999) && !share(u64::MAX, u64::MAX - 1));
+}
+
+/// Else anybody on the way could have an advance paid to an address of its own.
+#[test]
+fn a_top_up_counts_only_from_the_seller_that_it_names() {
+    let key = |n| Keypair::from(SecretKey::try_from_bytes([n; 32]).unwrap());
+    let (seller, other) = (key(1), key(2));
+    let topup = TopUp {
+        id: TopUpId([7; 32]),
+        network: "regtest-0a1b2c3d".parse().unwrap(),
+        buyer: peer_id(&other),
+        seller: peer_id(&seller),
+        address: "bcrt1qexample".to_owned(),
+        min_sat: 1_000,
+        ceilings: [].into(),
+        until_height: 1,
+    };
+    let good = SignedTopUp::sign(topup.clone(), &seller);
+    assert_eq!(SignedTopUp::parse(good.signed().clone()), Ok(good));
+    let forged = SignedTopUp::sign(topup, &other).signed().clone();
+    assert_eq!(SignedTopUp::parse(forged), Err(TopUpError::Signature(OpenError::BadSignature)));
 }
