@@ -11,6 +11,7 @@ mod crash;
 mod disk_full;
 mod doctor;
 mod electrum_down;
+mod fees;
 mod flood;
 mod folders;
 mod frames;

@@ -20,14 +20,14 @@ const PAYEE: PayeeRef = PayeeRef([9; 32]);
 const FOREVER_MS: u64 = 1 << 50;
 
 /// One chain, its server, and wallets that look at it ten times a second.
-struct World {
-    chain: Chain,
-    server: ElectrumServer,
-    dir: TempDir,
+pub(crate) struct World {
+    pub(crate) chain: Chain,
+    pub(crate) server: ElectrumServer,
+    pub(crate) dir: TempDir,
 }
 
 impl World {
-    async fn new(tag: &str) -> Self {
+    pub(crate) async fn new(tag: &str) -> Self {
         let chain = Chain::new(tag.as_bytes());
         let server = ElectrumServer::spawn(chain.clone(), "127.0.0.1:0").await.unwrap();
         Self { chain, server, dir: tempfile::tempdir().unwrap() }
@@ -45,7 +45,7 @@ impl World {
     }
 
     /// A wallet with `coins` confirmed coins of a million sat each.
-    async fn rich(&self, name: &str, words: &Words, coins: u64) -> WalletHandle {
+    pub(crate) async fn rich(&self, name: &str, words: &Words, coins: u64) -> WalletHandle {
         let (wallet, _) = self.open(name, words);
         for coin in 1..=coins {
             let address = wallet.receive_address().await.unwrap();
@@ -59,7 +59,7 @@ impl World {
 }
 
 /// An address that isn't ours.
-fn somebody() -> Address {
+pub(crate) fn somebody() -> Address {
     Network::Regtest.parse_address("bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080").unwrap()
 }
 
