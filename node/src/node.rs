@@ -19,7 +19,7 @@ use pedlar_protocol::credit::Rules;
 use pedlar_protocol::market::{Market, Terms};
 use pedlar_protocol::time::Timestamp;
 use pedlar_protocol::wire::{Network, NetworkError};
-use pedlar_wallet::{Keys, WalletConfig, WalletHandle};
+use pedlar_wallet::{Keys, LadderError, WalletConfig, WalletHandle};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -67,6 +67,9 @@ pub enum StartError {
     /// The swarm.
     #[error(transparent)]
     Net(#[from] pedlar_net::SpawnError),
+    /// The journal is of another version.
+    #[error("the journal: {0}")]
+    Version(LadderError),
     /// The journal.
     #[error("{0}")]
     Journal(String),
@@ -80,7 +83,10 @@ pub enum StartError {
 
 impl From<JournalError> for StartError {
     fn from(error: JournalError) -> Self {
-        Self::Journal(error.to_string())
+        match error {
+            JournalError::Version(error) => Self::Version(error),
+            error => Self::Journal(error.to_string()),
+        }
     }
 }
 
@@ -116,6 +122,7 @@ impl Node {
         let secret = identity::secret(&keys);
         let key = identity::keypair(&secret).ok_or(StartError::Identity)?;
         let sealer = Arc::new(Sealer::of(&keys).ok_or(StartError::Identity)?);
+        Journal::check(&home.home().journal())?;
         let (wallet, wallet_events) = open_wallet(&home, &config, keys).await?;
         let network = network(&config, &wallet).await?;
         let market = Market::new(key, network.clone(), terms(&config), now());

@@ -73,6 +73,14 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
+    /// Finds a file that a newer program wrote, before anything else of its home is opened.
+    ///
+    /// # Errors
+    /// [`JournalError::Version`].
+    pub(crate) fn check(path: &Path) -> Result<(), JournalError> {
+        Ok(LADDER.check(path)?)
+    }
+
     /// Opens or makes the file, 0600, and reads its entries in order.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! The homes are those that version 1 of both files left after one purchase: an advance of 5,000 sat, 3,000,000 bytes at
 //! 7,000 sat/GiB. Their chain is gone, so they are brought up without a server.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pedlar_devnet::node::{Home, Node};
-use pedlar_tests::cluster::{Place, Tab, number, text};
+use pedlar_tests::cluster::{Place, Tab, Verb, number, path as path_of, text};
 use rusqlite::Connection;
 
 const ELECTRUM: &str = "tcp://127.0.0.1:1";
@@ -66,6 +67,33 @@ async fn a_power_cut_leaves_the_old_version_or_the_new_one() {
     }
     println!("faults fired: {}; files of the new version after them: 0, 1, 2 in {seen:?}", seen.iter().sum::<usize>());
     assert!(seen[0] >= 3 && seen[1] >= 3, "too few cuts hit the way from one version to the other: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_of_a_newer_program_is_refused_and_left_as_it_is() {
+    let place = place();
+    for file in FILES {
+        let home = lay_out(&place, file, "buyer");
+        let path = home.dir.join(format!("{file}.sqlite"));
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 77).unwrap();
+        let before = contents(&home);
+        let passphrase = home.passphrase_file();
+        let up = ["up", "--listen", "/ip4/127.0.0.1/tcp/0", "--passphrase-file", path_of(&passphrase)];
+        let error = Verb::begin(&home, &up).fails(1).await;
+        assert_eq!(error["code"], "newer", "{error}");
+        let message = text(&error["message"]);
+        assert!(message.contains(&format!("{file}.sqlite is of version 77")), "{message}");
+        assert!(text(&error["hint"]).contains("a newer one"), "{error}");
+        // Neither of the files: the other one is not climbed, either.
+        assert!(contents(&home) == before, "{:?}", contents(&home).keys());
+    }
+}
+
+/// What the files of a home say, and those beside them.
+fn contents(home: &Home) -> BTreeMap<String, Vec<u8>> {
+    let found = fs::read_dir(&home.dir).unwrap().map(|entry| entry.unwrap());
+    let named = found.map(|entry| (entry.file_name().into_string().unwrap(), entry.path()));
+    named.filter(|(name, _)| name.contains("sqlite")).map(|(name, path)| (name, fs::read(path).unwrap())).collect()
 }
 
 fn place() -> Place {

@@ -1,17 +1,23 @@
 //! The versions of a SQLite file of ours: it is opened, and brought to the newest version after a copy was kept.
 //!
 //! **Invariant:** a file is of its old version or of the newest, never between: all steps are one transaction. Before it
-//! begins, a whole copy of the old file is on the disk. A file of a newer program is not touched.
+//! begins, a whole copy of the old file is on the disk. A file of a newer program stays as it is, to the last byte.
 
 #[cfg(test)]
 mod tests;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, DatabaseName, Transaction};
+
+/// What a SQLite file begins with, and where in that header `user_version` stands (SQLite file format, 1.3).
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const VERSION_AT: usize = 60;
+const HEADER_BYTES: u64 = 100;
 
 /// What each version of a file added to the one before it. A step that was released never changes: a new one is
 /// appended.
@@ -27,10 +33,7 @@ pub struct Ladder {
 #[derive(Debug, thiserror::Error)]
 pub enum LadderError {
     /// A newer program wrote it.
-    #[error(
-        "{name} is of version {found}, and this program knows versions up to {known}: use a newer program, or put the \
-         copy that was kept beside it ({name}.v{known}.backup) in its place and lose what came since"
-    )]
+    #[error("{name} is of version {found}, and this program knows versions up to {known}: use a newer program")]
     Newer {
         /// The file's name.
         name: String,
@@ -83,18 +86,18 @@ impl Ladder {
         also: impl FnOnce(&Transaction<'_>, u32) -> rusqlite::Result<T>,
     ) -> Result<(Connection, T), LadderError> {
         let io = |source| LadderError::Io { path: path.to_owned(), source };
+        self.check(path)?;
         // Made here, since SQLite would make it readable for all; its journal files take the mode of the file.
         OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io)?;
         let mut db = Connection::open(path)?;
+        // The version may stand only in what a newer program has left in the WAL: that stays there.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if self.exclusive {
             db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         }
         let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let known = self.newest();
-        let Some(steps) = self.steps.get(found as usize..) else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Err(LadderError::Newer { name, found, known });
-        };
+        let (steps, known) = (self.steps_after(path, found)?, self.newest());
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         if found > 0 && !steps.is_empty() {
@@ -107,6 +110,29 @@ impl Ladder {
         let value = also(&tx, found)?;
         tx.commit()?;
         Ok((db, value))
+    }
+
+    /// Whether a newer program wrote the file, as far as its header tells; there may be none.
+    ///
+    /// # Errors
+    ///
+    /// [`LadderError::Newer`], or the file can't be read.
+    pub fn check(&self, path: &Path) -> Result<(), LadderError> {
+        let mut header = Vec::new();
+        // Looked at through SQLite, it would have other files beside it.
+        match File::open(path).and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut header)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            read => drop(read.map_err(|source| LadderError::Io { path: path.to_owned(), source })?),
+        }
+        let version = header.get(VERSION_AT..).and_then(<[u8]>::first_chunk).filter(|_| header.starts_with(MAGIC));
+        self.steps_after(path, version.map_or(0, |version| u32::from_be_bytes(*version))).map(drop)
+    }
+
+    fn steps_after(&self, path: &Path, found: u32) -> Result<&'static [&'static str], LadderError> {
+        self.steps.get(found as usize..).ok_or_else(|| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            LadderError::Newer { name, found, known: self.newest() }
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use pedlar_wallet::SeedFile;
+use pedlar_wallet::{LadderError, OpenError, SeedFile};
 use serde::{Deserialize, Serialize};
 
 use super::config::here;
@@ -17,6 +17,7 @@ use crate::cli::screen::Screen;
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
 use crate::node::Node;
+use crate::store::JournalError;
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -218,7 +219,9 @@ fn not_restored(error: RestoreError) -> Failure {
         RestoreError::NotEmpty(_) => Failure::usage("exists", error).hint("choose another folder: --home DIR"),
         RestoreError::Unreadable(_) => Failure::usage("unreadable", error),
         RestoreError::OtherWords => Failure::new(Exit::Passphrase, "wrong_words", error),
-        RestoreError::Unpack(UnpackError::Newer { .. }) => {
+        RestoreError::Unpack(UnpackError::Newer { .. })
+        | RestoreError::Journal(JournalError::Version(LadderError::Newer { .. }))
+        | RestoreError::Wallet(OpenError::Version(LadderError::Newer { .. })) => {
             Failure::new(Exit::Failure, "newer", error).hint("use a program that is as new")
         }
         RestoreError::Unpack(UnpackError::Write(_)) | RestoreError::Seed(_) | RestoreError::Io(_) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pedlar_net::SpawnError;
 
-use pedlar_wallet::{Keys, OpenError, OpenSeedError, SeedFile};
+use pedlar_wallet::{Keys, LadderError, OpenError, OpenSeedError, SeedFile};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -182,6 +182,11 @@ fn not_started(error: StartError) -> Failure {
             .hint("check `electrum` in config.toml, or name the chain: network_id = \"…\""),
         StartError::Wallet(OpenError::NoServer) => Failure::usage("no_electrum", error)
             .hint("pedlar up --electrum ssl://electrum.example.org:60002, or `electrum` in config.toml"),
+        StartError::Version(LadderError::Newer { .. })
+        | StartError::Wallet(OpenError::Version(LadderError::Newer { .. })) => {
+            Failure::new(Exit::Failure, "newer", error)
+                .hint("start the program that wrote it, or a newer one: this one has changed nothing")
+        }
         StartError::Wallet(OpenError::Locked) => Failure::new(Exit::Locked, "locked", error),
         StartError::Network(_) | StartError::Net(SpawnError::Address(_) | SpawnError::Network(_)) => {
             Failure::usage("config", error)

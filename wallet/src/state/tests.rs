@@ -49,6 +49,19 @@ fn the_file_belongs_to_one_process_words_and_network() {
     assert!(matches!(open(dir.path(), &words), Err(OpenError::Damaged)));
 }
 
+/// Where this fails, BDK has changed its tables: a step of ours goes with that, if only an empty one.
+#[test]
+fn bdk_changes_its_tables_only_with_a_step_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(dir.path(), &Words::generate().unwrap()).unwrap();
+    let mut query = state.db.prepare("SELECT name, version FROM bdk_schemas ORDER BY name").unwrap();
+    let found = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let found: Vec<(String, u32)> = found.collect::<Result<_, _>>().unwrap();
+    let known = [("bdk_keychaintxout", 1), ("bdk_localchain", 0), ("bdk_txgraph", 3), ("bdk_wallet", 1)];
+    let known = known.map(|(name, version)| (name.to_owned(), version));
+    assert_eq!((LADDER.newest(), found.as_slice()), (2, &known[..]));
+}
+
 #[test]
 fn a_certificate_stays_pinned_until_another_one_is_trusted() {
     let dir = tempfile::tempdir().unwrap();
