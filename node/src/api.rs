@@ -22,6 +22,7 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pedlar_protocol::text::is_hidden;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -37,6 +38,29 @@ const MAX_REQUEST: u64 = 64 << 10;
 const QUEUE: usize = 64;
 /// Progress is told at most this often: as often as an eye can tell.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// A value as one line of JSON in which nothing is hidden: whatever its texts hold, no byte of it steers a terminal,
+/// reorders what stands beside it, or is invisible. Parsed, they are what they were.
+///
+/// # Errors
+/// When the value is no JSON, which is a mistake in this program.
+pub(crate) fn to_line(value: &impl Serialize) -> serde_json::Result<String> {
+    let json = serde_json::to_string(value)?;
+    if !json.contains(is_hidden) {
+        return Ok(json);
+    }
+    let mut line = String::with_capacity(json.len());
+    for char in json.chars() {
+        if is_hidden(char) {
+            // Only in strings, where each unit of UTF-16 may stand as four digits (RFC 8259, 7).
+            let units = char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            line.push_str(&units);
+        } else {
+            line.push(char);
+        }
+    }
+    Ok(line)
+}
 
 /// A line of an answer, as text without its end.
 pub(crate) type LineSender = mpsc::Sender<String>;
@@ -69,7 +93,7 @@ impl<L: Serialize> Out<L> {
     /// # Errors
     /// When the line is no JSON, which is a mistake in this program.
     pub(crate) async fn line(&self, line: L) -> Result<(), Failure> {
-        let text = serde_json::to_string(&line).map_err(Failure::system)?;
+        let text = to_line(&line).map_err(Failure::system)?;
         // A client that has gone cancels the verb by itself.
         let _ = self.lines.send(text).await;
         Ok(())
@@ -77,7 +101,7 @@ impl<L: Serialize> Out<L> {
 
     /// Sends a line from where nothing can wait; it is left out when the client is a whole queue behind.
     pub(crate) fn now(&self, line: L) {
-        if let Ok(text) = serde_json::to_string(&line) {
+        if let Ok(text) = to_line(&line) {
             let _ = self.lines.try_send(text);
         }
     }

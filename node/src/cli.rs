@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and the way from there to a verb and back to an exit code.
 
+pub(crate) mod log;
 pub(crate) mod prompt;
 pub(crate) mod screen;
 
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use rustix::process::DumpableBehavior;
 
 use crate::cmd::{self, Request, backup, completions, init, up};
 use crate::failure::{Exit, Failure};
@@ -65,7 +67,11 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the program with these arguments, the first of which is its name.
+///
+/// Its memory, which may hold keys, is in no core dump, and other programs of its user can't read it.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // A system without it has nothing to hide the memory with.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let args: Vec<OsString> = args.into_iter().collect();
     // A mistake in the arguments is told in the form that they ask for, too.
     let mut screen = Screen::new(args.iter().any(|arg| arg == "--json"));

@@ -206,7 +206,7 @@ fn is_not_running(failure: &Failure) -> bool {
 
 async fn carry_out<V: Remote>(verb: V, node: &Node, lines: LineSender) -> Result<(), Failure> {
     let summary = verb.run(node, Out::new(lines.clone())).await?;
-    let last = serde_json::to_string(&Last::Summary(summary)).map_err(Failure::system)?;
+    let last = api::to_line(&Last::Summary(summary)).map_err(Failure::system)?;
     // A client that has gone does not need it.
     let _ = lines.send(last).await;
     Ok(())

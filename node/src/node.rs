@@ -303,6 +303,7 @@ fn net_config(home: &HomeLock, config: &Config, secret: Zeroizing<[u8; 32]>, net
         external: config.external.clone(),
         kad_server: config.network == pedlar_wallet::Network::Regtest,
         tls: true,
+        agent: concat!("pedlar/", env!("CARGO_PKG_VERSION")).to_owned(),
         limits: pedlar_net::Limits::default(),
     }
 }

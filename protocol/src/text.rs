@@ -66,12 +66,67 @@ impl fmt::Display for Escaped<'_> {
         for char in rest.by_ref().take(MAX_SHOWN) {
             match char {
                 '\\' => f.write_str("\\\\")?,
-                _ if char.is_control() || is_invisible(char) => write!(f, "{}", char.escape_unicode())?,
-                _ => f.write_char(char)?,
+                _ => write_visible(f, char)?,
             }
         }
         if rest.next().is_some() { f.write_char('…') } else { Ok(()) }
     }
+}
+
+/// Passes text on, whatever it is made of, with each hidden character as `\u{..}`, and cuts it after so many characters:
+/// for logs, whose values come from everywhere, one of them in a library's own words.
+///
+/// Unlike [`escape`] it leaves backslashes alone, so that what was escaped before stays as it is.
+#[derive(Debug)]
+pub struct Visible<W> {
+    inner: W,
+    left: usize,
+    cut: bool,
+}
+
+impl<W: Write> Visible<W> {
+    /// What is written to this goes to `inner`, at most `most` characters of it and `…`.
+    pub const fn new(inner: W, most: usize) -> Self {
+        Self { inner, left: most, cut: false }
+    }
+
+    /// Writes a value as `format_args!` has it; one that is too long is cut, and its rest is never made.
+    ///
+    /// # Errors
+    /// What `inner` says.
+    pub fn write(&mut self, value: fmt::Arguments<'_>) -> fmt::Result {
+        match self.write_fmt(value) {
+            Err(_) if self.cut => Ok(()),
+            written => written,
+        }
+    }
+}
+
+impl<W: Write> Write for Visible<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            let Some(left) = self.left.checked_sub(1) else {
+                if !std::mem::replace(&mut self.cut, true) {
+                    self.inner.write_char('…')?;
+                }
+                // Ends whoever writes: a megabyte that nobody reads need not be formatted.
+                return Err(fmt::Error);
+            };
+            self.left = left;
+            write_visible(&mut self.inner, char)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_visible(to: &mut impl Write, char: char) -> fmt::Result {
+    if is_hidden(char) { write!(to, "{}", char.escape_unicode()) } else { to.write_char(char) }
+}
+
+/// Whether a character steers a terminal, prints nothing, or changes how its neighbours print.
+#[must_use]
+pub fn is_hidden(char: char) -> bool {
+    char.is_control() || is_invisible(char)
 }
 
 /// Whether a character that is no control character still prints nothing, or changes how its neighbours print.
@@ -109,6 +164,21 @@ mod tests {
     }
 
     #[test]
+    fn whatever_writes_is_made_visible_and_cut() {
+        let written = |value: &dyn fmt::Debug, most| {
+            let mut text = String::new();
+            Visible::new(&mut text, most).write(format_args!("{value:?} and more")).unwrap();
+            text
+        };
+        assert_eq!(written(&1, 20), "1 and more");
+        assert_eq!(written(&["\x1b[2J", "\u{202e}"], 60), "[\"\\u{1b}[2J\", \"\\u{202e}\"] and more");
+        assert_eq!(written(&"x".repeat(1 << 20), 5), "\"xxxx…");
+        let mut text = String::new();
+        Visible::new(&mut text, 9).write(format_args!("\0\u{9b}\u{2066}a\n")).unwrap();
+        assert_eq!(text, "\\u{0}\\u{9b}\\u{2066}a\\u{a}");
+    }
+
+    #[test]
     fn names_are_bounded() {
         assert_eq!(Name::new(""), Err(NameError { len: 0 }));
         assert_eq!(Name::new("ä".repeat(65)), Err(NameError { len: 130 }));
@@ -119,7 +189,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_shown_steers_a_terminal(text: String) {
-            prop_assert!(!escape(&text).to_string().chars().any(|char| char.is_control() || is_invisible(char)));
+            prop_assert!(!escape(&text).to_string().chars().any(is_hidden));
         }
     }
 }

@@ -17,6 +17,7 @@ mod folders;
 mod frames;
 mod freeloader;
 mod games;
+mod hostile_text;
 mod integrity;
 mod late_joiner;
 mod limits;

@@ -112,7 +112,8 @@ impl Place {
         self.start(self.made_home(name, settings).await).await
     }
 
-    async fn start(&self, home: Home) -> Peer {
+    /// A node that is up in a home that is made.
+    pub async fn start(&self, home: Home) -> Peer {
         let name = home.name.clone();
         let port = free_port();
         let node = Node::start(home.clone(), port, &self.entrance()).await.expect(&name);

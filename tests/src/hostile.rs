@@ -52,6 +52,11 @@ impl Stranger {
         Self::enter(world, Vec::new(), false, &[CHUNKS, ACCOUNT]).await
     }
 
+    /// The same, and it calls its software whatever this says.
+    pub async fn called(world: &World, agent: &str) -> Self {
+        Self::enter_as(world, Vec::new(), false, &[CHUNKS, ACCOUNT], agent).await
+    }
+
     /// The same, and it speaks all protocols: nodes that are new ask it for offers.
     pub async fn syncing(world: &World) -> Self {
         Self::enter(world, Vec::new(), false, &[CHUNKS, ACCOUNT, OFFERS]).await
@@ -86,6 +91,16 @@ impl Stranger {
     }
 
     async fn enter(world: &World, listen: Vec<Multiaddr>, kad_server: bool, protocols: &[&'static str]) -> Self {
+        Self::enter_as(world, listen, kad_server, protocols, "stranger").await
+    }
+
+    async fn enter_as(
+        world: &World,
+        listen: Vec<Multiaddr>,
+        kad_server: bool,
+        protocols: &[&'static str],
+        agent: &str,
+    ) -> Self {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).expect("randomness");
         let key = SecretKey::try_from_bytes(&mut secret.clone()).expect("32 bytes are a key");
@@ -100,6 +115,7 @@ impl Stranger {
             external: Vec::new(),
             kad_server,
             tls: true,
+            agent: agent.to_owned(),
             limits: Limits::default(),
         };
         let (net, events) = pedlar_net::spawn(config).await.expect("a swarm");

@@ -44,6 +44,8 @@ pub enum Lie {
     Fee(f64),
     /// Headers come from nowhere.
     Headers,
+    /// Every request is refused, in the words of [`LyingElectrum::say`].
+    Words,
     /// The newest block names a time that is so many seconds later.
     Later(u32),
 }
@@ -58,6 +60,7 @@ pub struct LyingElectrum {
 struct Shared {
     lie: Mutex<Lie>,
     told: AtomicU64,
+    words: Mutex<Vec<u8>>,
     /// The last honest reply to each request: what a frozen server says.
     replies: Mutex<HashMap<String, Value>>,
 }
@@ -70,8 +73,8 @@ impl LyingElectrum {
     pub async fn before(honest: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
-        let (lie, told, replies) = (Mutex::new(Lie::None), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { lie, told, replies });
+        let (lie, words) = (Mutex::new(Lie::None), Mutex::default());
+        let shared = Arc::new(Shared { lie, told: AtomicU64::new(0), words, replies: Mutex::default() });
         let task = tokio::spawn({
             let shared = shared.clone();
             async move {
@@ -91,6 +94,12 @@ impl LyingElectrum {
     /// Lies like this from now on.
     pub fn lie(&self, lie: Lie) {
         *self.shared.lie.lock().expect("no panic") = lie;
+    }
+
+    /// Refuses every request from now on, with these bytes as the JSON string of its error's text.
+    pub fn say(&self, words: &[u8]) {
+        *self.shared.words.lock().expect("no panic") = words.to_owned();
+        self.lie(Lie::Words);
     }
 
     /// How many lies it told.
@@ -170,6 +179,12 @@ async fn answer(
             Lie::Huge => {
                 shared.count();
                 to_client.write_all(&vec![b'{'; HUGE]).await.ok()?;
+            }
+            Lie::Words => {
+                shared.count();
+                let words = shared.words.lock().expect("no panic").clone();
+                let begin = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{{\"code\":1,\"message\":", reply["id"]);
+                to_client.write_all(&[begin.as_bytes(), &words, b"}}\n"].concat()).await.ok()?;
             }
             Lie::None | Lie::Frozen | Lie::Swallow | Lie::Fee(_) | Lie::Headers | Lie::Later(_) => {
                 let Some(changed) = shared.changed(lie, request, reply) else { continue };

@@ -43,6 +43,7 @@ pub(crate) struct Behaviour {
 pub(crate) struct Parts {
     pub(crate) key: PublicKey,
     pub(crate) network: String,
+    pub(crate) agent: String,
     pub(crate) kad_protocol: StreamProtocol,
     pub(crate) kad_server: bool,
     pub(crate) records: Records,
@@ -61,7 +62,7 @@ impl Behaviour {
         Self {
             gate: Gate::new(parts.limits.clone()),
             limits: connection_limits::Behaviour::new(connection_limits(&parts.limits)),
-            identify: identify::Behaviour::new(identify_config(parts.network, parts.key)),
+            identify: identify::Behaviour::new(identify_config(parts.network, parts.agent, parts.key)),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
             kad,
             gossip: parts.gossip,
@@ -112,11 +113,8 @@ fn kad_config(protocol: StreamProtocol) -> kad::Config {
 }
 
 /// No cache of addresses: it would be dialled unfiltered; [`Behaviour::set_addrs`] keeps what is believed.
-fn identify_config(network: String, key: PublicKey) -> identify::Config {
-    identify::Config::new(network, key)
-        .with_agent_version(concat!("pedlar/", env!("CARGO_PKG_VERSION")).to_owned())
-        .with_push_listen_addr_updates(true)
-        .with_cache_size(0)
+fn identify_config(network: String, agent: String, key: PublicKey) -> identify::Config {
+    identify::Config::new(network, key).with_agent_version(agent).with_push_listen_addr_updates(true).with_cache_size(0)
 }
 
 fn connection_limits(limits: &Limits) -> ConnectionLimits {

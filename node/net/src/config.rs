@@ -27,6 +27,8 @@ pub struct NetConfig {
     pub kad_server: bool,
     /// Offer TLS before Noise over TCP; without it only Noise, to meet peers that have no TLS or to measure the two.
     pub tls: bool,
+    /// What this node calls its software to those who ask, such as `pedlar/0.1.0`.
+    pub agent: String,
     /// The bounds.
     pub limits: Limits,
 }

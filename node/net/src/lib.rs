@@ -152,6 +152,7 @@ fn behaviour(
     Ok(Behaviour::new(Parts {
         key: key.public(),
         network: names.of("node"),
+        agent: config.agent.clone(),
         kad_protocol: kad_protocol.clone(),
         kad_server: config.kad_server,
         records: Records::new(key.public().to_peer_id(), config.limits.clone(), random),

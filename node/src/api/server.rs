@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pedlar_protocol::text::escape;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Last, LineSender, Listener, MAX_REQUEST, QUEUE};
+use super::{Last, LineSender, Listener, MAX_REQUEST, QUEUE, to_line};
 use crate::failure::Failure;
 
 /// Verbs at a time, each with a thread's worth of work at most; later clients wait in the system's queue.
@@ -85,7 +86,7 @@ where
         Err(failure) => Err(failure),
     };
     if let Err(failure) = outcome {
-        let last = serde_json::to_string(&Last::<()>::Error(failure))?;
+        let last = to_line(&Last::<()>::Error(failure))?;
         write_line(&mut write, last).await?;
     }
     write.shutdown().await?;
@@ -103,7 +104,9 @@ async fn read_request<R: DeserializeOwned>(
     if line.len() as u64 > MAX_REQUEST {
         return Ok(Err(Failure::usage("request_too_long", format!("a request has at most {MAX_REQUEST} bytes"))));
     }
-    Ok(serde_json::from_slice(&line).map_err(|e| Failure::usage("malformed_request", format!("the request: {e}"))))
+    // What the parser says repeats what it was given.
+    let malformed = |e: serde_json::Error| format!("the request: {}", escape(&e.to_string()));
+    Ok(serde_json::from_slice(&line).map_err(|e| Failure::usage("malformed_request", malformed(e))))
 }
 
 async fn carry(mut queue: mpsc::Receiver<String>, write: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use pedlar_protocol::content::{MAX_NAME_LEN, Root};
+use pedlar_protocol::text::is_hidden;
 
 /// A name for a new file in the folder that the user chose, made from an untrusted hint.
 ///
@@ -12,7 +13,7 @@ use pedlar_protocol::content::{MAX_NAME_LEN, Root};
 #[must_use]
 pub fn safe_name(hint: &str) -> Option<String> {
     let last = hint.rsplit(['/', '\\']).next()?;
-    let visible: String = last.chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
+    let visible: String = last.chars().filter(|c| !is_hidden(*c)).collect();
     let bare = visible.trim_matches(|c: char| c == '.' || c.is_whitespace());
     let cut = &bare[..bare.floor_char_boundary(MAX_NAME_LEN)];
     (!cut.is_empty()).then(|| cut.to_owned())
@@ -22,10 +23,4 @@ pub fn safe_name(hint: &str) -> Option<String> {
 pub(super) fn name_of(path: &Path, root: Root) -> String {
     let own = path.file_name().and_then(|name| safe_name(&name.to_string_lossy()));
     own.unwrap_or_else(|| root.to_string())
-}
-
-/// Unicode's zero-width and bidirectional controls, and its line and paragraph separators.
-const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

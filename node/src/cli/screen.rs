@@ -2,15 +2,17 @@
 //!
 //! Each of the two outputs speaks text on a terminal and JSON lines elsewhere, or JSON on both when `--json` asks for it.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write, stderr, stdout};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use pedlar_protocol::text::{Visible, is_hidden};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 
-use crate::api::Last;
+use crate::api::{Last, to_line};
 use crate::cmd::Verb;
 use crate::failure::Failure;
 
@@ -74,7 +76,7 @@ impl Screen {
     /// When it can't be written.
     pub(crate) fn text(&mut self, text: impl Display) -> io::Result<()> {
         self.finish()?;
-        writeln!(stdout(), "{text}")
+        writeln!(stdout(), "{}", visible(&text.to_string()))
     }
 
     /// How many there are of something: `1 offer`, `2 offers`.
@@ -122,11 +124,11 @@ impl Screen {
         if let Some(bar) = self.bar.take() {
             bar.abandon();
         }
-        let text = match serde_json::to_string(&Last::<()>::Error(failure.clone())) {
+        let text = match to_line(&Last::<()>::Error(failure.clone())) {
             Ok(json) if self.json_errors => json,
             Ok(_) | Err(_) => {
                 let hint = failure.hint.iter().map(|hint| format!("\nhint: {hint}"));
-                format!("error: {failure}{}", hint.collect::<String>())
+                visible(&format!("error: {failure}{}", hint.collect::<String>())).into_owned()
             }
         };
         // With nobody to read it, the exit code has to do.
@@ -145,13 +147,47 @@ impl Screen {
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         for row in &rows {
             let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            writeln!(stdout(), "{}", cells.join("  ").trim_end())?;
+            writeln!(stdout(), "{}", visible(cells.join("  ").trim_end()))?;
         }
         Ok(())
     }
 
     fn json(&mut self, line: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string(line).map_err(Failure::system)?;
-        self.raw(&text)
+        self.raw(&to_line(line).map_err(Failure::system)?)
+    }
+}
+
+/// Lines of text of which nothing steers the terminal, whoever wrote what stands in them; ends of lines are ours.
+fn visible(lines: &str) -> Cow<'_, str> {
+    if !lines.contains(|char| char != '\n' && is_hidden(char)) {
+        return Cow::Borrowed(lines);
+    }
+    let mut shown = String::with_capacity(lines.len());
+    for (number, line) in lines.split('\n').enumerate() {
+        if number > 0 {
+            shown.push('\n');
+        }
+        // Writing to a String can't fail.
+        let _ = Visible::new(&mut shown, usize::MAX).write(format_args!("{line}"));
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_and_not_done() {
+        assert_eq!(visible("a film\nin two lines"), "a film\nin two lines");
+        assert_eq!(visible("gone\u{1b}[2J\nname\u{202e}4pm\r"), "gone\\u{1b}[2J\nname\\u{202e}4pm\\u{d}");
+    }
+
+    #[test]
+    fn json_hides_nothing_and_loses_nothing() {
+        let hostile = "\0\u{1b}[2J\u{9b}\u{202e}\u{200b}\u{e0041}</script>\u{feff}😀";
+        let line = to_line(&[hostile]).unwrap();
+        assert!(!line.contains(is_hidden) && line.contains("\\u202e") && line.contains("\\udb40\\udc41"), "{line}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&line).unwrap(), [hostile]);
     }
 }

@@ -1,7 +1,6 @@
 //! `pedlar up`: runs the node in the foreground.
 
 use std::io;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,10 +10,10 @@ use pedlar_wallet::{Keys, LadderError, OpenError, OpenSeedError, SeedFile};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::{Done, Verb, answer};
 use crate::api::{Listener, serve};
+use crate::cli::log;
 use crate::cli::prompt::{self, Passphrase};
 use crate::cli::screen::Screen;
 use crate::config::{Config, Flags, Setting};
@@ -90,7 +89,7 @@ pub(crate) fn perform(args: &Args, verbose: u8, home: &Home, screen: &mut Screen
     let lock = home.lock().map_err(taken)?;
     let config = Config::load(&home.config_file(), args.flags(verbose), |name| std::env::var(name).ok())
         .map_err(|e| Failure::usage("config", e))?;
-    start_log(&config.0.log)?;
+    log::start(&config.0.log)?;
     let passphrase = prompt::passphrase(args.passphrase_file.as_deref(), Passphrase::Known)?;
     let keys = SeedFile::open(&home.seed(), &passphrase).map_err(shut)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::system)?;
@@ -151,15 +150,6 @@ fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
-}
-
-/// Logs for people go to stderr, so that stdout is the verb's alone.
-fn start_log(directives: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(directives).map_err(|e| Failure::usage("config", format!("log: {e}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // On a full disk it would say so on the same stderr, and panic there.
-    let log = log.log_internal_errors(false);
-    log.with_ansi(io::stderr().is_terminal()).try_init().map_err(Failure::system)
 }
 
 pub(super) fn taken(error: LockError) -> Failure {

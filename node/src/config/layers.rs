@@ -261,10 +261,16 @@ fn parse_at<T, P: fmt::Display>(
     let refused = |reason: P| ConfigError::Value {
         origin: origin.clone(),
         key,
-        value: value.to_owned(),
+        value: without_login(value),
         reason: reason.to_string(),
     };
     parse(value).map_err(refused)
+}
+
+/// A value as it may be shown: of a URL with a name and a password, neither.
+fn without_login(value: &str) -> String {
+    let parts = value.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    parts.map_or_else(|| value.to_owned(), |(scheme, host)| format!("{scheme}://…@{host}"))
 }
 
 /// Puts the values of a table under their dotted keys.

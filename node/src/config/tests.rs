@@ -86,6 +86,11 @@ fn a_wrong_value_is_named_with_its_line_and_reason() {
     assert!(error("network = [\"signet\", \"regtest\"]").contains("one value is expected"));
     assert!(error("min_topup_sat = \"1.5sat\"").contains("whole sat"));
     assert!(error("electrum = [\"a:1\"]").contains("line 1: electrum = \"a:1\": a server is given as"));
+    let login = error("electrum = [\"ssl://me:hunter2@a.example:2\"]");
+    assert!(
+        login.contains("ssl://…@a.example:2") && login.contains("no password") && !login.contains("hunter2"),
+        "{login}"
+    );
     assert!(error("network_id = \"xyz\"").contains("8 hex digits"));
     assert!(error("limits.max_window = \"many\"").contains("64KiB"));
     assert!(error("log = \n").contains("line 1"));

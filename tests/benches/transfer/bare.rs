@@ -146,6 +146,7 @@ async fn swarm(listen: Vec<Multiaddr>) -> (NetHandle, NetEvents) {
         external: Vec::new(),
         kad_server: true,
         tls: true,
+        agent: "bench".to_owned(),
         limits: Limits::default(),
     };
     pedlar_net::spawn(config).await.expect("a swarm")

@@ -22,6 +22,10 @@ impl FromStr for ServerUrl {
             Some((scheme, _)) => return Err(UrlError::Scheme { found: scheme.to_owned() }),
             None => return Err(UrlError::NoScheme),
         };
+        // First of all, so that no password stands in what is said of the rest.
+        if rest.contains('@') {
+            return Err(UrlError::Login);
+        }
         let (host, port) = rest.rsplit_once(':').ok_or(UrlError::NoPort)?;
         let port =
             port.parse().ok().filter(|&port| port != 0).ok_or_else(|| UrlError::Port { found: port.to_owned() })?;
@@ -58,6 +62,8 @@ pub enum UrlError {
     NoPort,
     #[error("`{found}` is not a port: expected a number from 1 to 65535 and nothing after it")]
     Port { found: String },
+    #[error("servers take no name and no password: leave out what stands before the @")]
+    Login,
     #[error("the host is neither a name nor an address (an IPv6 address goes into brackets: tcp://[::1]:60001)")]
     Host,
 }
@@ -84,7 +90,12 @@ mod tests {
         for port in ["", "0", "65536", "1/path"] {
             assert_eq!(error(&format!("tcp://a:{port}")), UrlError::Port { found: port.into() });
         }
-        for host in ["", "::1", "[::1", "a b", "user@host", "[example.org]", "a/b"] {
+        for login in ["user@host:1", "user:password@host:1", "user:password@host", "@"] {
+            let error = error(&format!("ssl://{login}"));
+            assert_eq!(error, UrlError::Login);
+            assert!(!error.to_string().contains("password@"));
+        }
+        for host in ["", "::1", "[::1", "a b", "[example.org]", "a/b"] {
             assert_eq!(error(&format!("tcp://{host}:1")), UrlError::Host, "{host}");
         }
     }

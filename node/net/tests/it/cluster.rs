@@ -40,6 +40,7 @@ pub(crate) fn config() -> NetConfig {
         external: vec![],
         kad_server: true,
         tls: true,
+        agent: "test".to_owned(),
         limits: Limits::default(),
     }
 }
