@@ -14,7 +14,7 @@ use libp2p_identity::PeerId;
 use pedlar_protocol::account::OutPoint;
 use pedlar_protocol::book::{Book, Verdict};
 use pedlar_protocol::id::{PayeeId, TopUpId};
-use pedlar_protocol::market::{Incoming, Market, Outgoing, TOPUP_LIFE, TopUpStep, WalletBooks};
+use pedlar_protocol::market::{Incoming, Market, Outgoing, TOPUP_BLOCKS, TOPUP_LIFE, TopUpStep, WalletBooks};
 use pedlar_protocol::offer::UnverifiedOffer;
 use pedlar_protocol::rate::{Limit, PeerRates};
 use pedlar_protocol::refusal::Refusal;
@@ -35,6 +35,9 @@ const NO_ADDRESS: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(6
 
 /// Requests of one peer on account streams: twenty a second, far more than waiting for a payment takes, and a hundred after a rest.
 const REQUESTS: Limit = Limit { every: Duration::from_millis(50), burst: 100 };
+
+// As long as a seller's word for an address holds, nobody else gets it.
+const _: () = assert!(TOPUP_BLOCKS < wallet::ADDRESS_HOLD_BLOCKS as u64);
 
 /// The time, for all that is not tested with another clock.
 pub(crate) fn now() -> Timestamp {

@@ -23,7 +23,7 @@ use libp2p_identity::{PeerId, ed25519::Keypair};
 
 pub use audit::{Books, Finding, WalletBooks, WalletSays, audit_ledgers};
 pub use buying::{BuyError, MAX_SYNCED, SyncError};
-pub use payments::{Incoming, MAX_OPEN_TOPUPS, NoTopUp, Outgoing, TOPUP_LIFE, TopUpStep};
+pub use payments::{Incoming, MAX_OPEN_TOPUPS, NoTopUp, Outgoing, TOPUP_BLOCKS, TOPUP_LIFE, TopUpStep};
 pub use selling::Synced;
 pub use shop::{Goods, Shop};
 pub use standing::Standing;

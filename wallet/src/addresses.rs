@@ -1,7 +1,8 @@
 //! Who is to be paid at which address.
 //!
 //! One address per payee, stored before it is returned. An address that was never paid is given to another payee after
-//! its time, so that the unpaid ones in a row stay within what a restore scans.
+//! its time, so that the unpaid ones in a row stay within what a restore scans; what came to it long before it was given
+//! is not the payee's.
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,9 @@ use crate::state::{State, StoreError};
 
 /// How long an address given to a payee should be kept for it while it is unpaid.
 pub const ADDRESS_HOLD: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How many blocks an address stays its payee's while it is unpaid, after it was given: two weeks and a day. Who was told
+/// it may pay late, and clocks jump.
+pub const ADDRESS_HOLD_BLOCKS: u32 = 2_160;
 /// The most addresses held unpaid at a time: below the gap that a restore scans, with room for the owner's own and for
 /// those that a restore passes over.
 pub const MAX_UNPAID_ADDRESSES: usize = 800;
@@ -31,9 +35,17 @@ impl fmt::Debug for PayeeRef {
     }
 }
 
+/// An address that a payee holds.
+pub(crate) struct Held {
+    pub(crate) index: u32,
+    pub(crate) expires_ms: u64,
+    /// How high the chain was when it was given.
+    pub(crate) given_height: u32,
+}
+
 impl State {
-    /// The address of `payee`, the same each time, its own until `expires_ms` at least (ms since the epoch) and for
-    /// ever once paid.
+    /// The address of `payee`, the same each time, its own until `expires_ms` (ms since the epoch) and for
+    /// [`ADDRESS_HOLD_BLOCKS`] at least, and for ever once paid.
     ///
     /// # Errors
     ///
@@ -51,6 +63,7 @@ impl State {
             None => self.free_index(now_ms)?,
         };
         let address = self.wallet.peek_address(KeychainKind::External, index).address;
+        let tip = self.wallet.latest_checkpoint().height();
         // Whoever had a freed index loses it here; a payee's own later expiry is kept.
         self.commit(|tx| {
             tx.execute(
@@ -58,9 +71,9 @@ impl State {
                 params![index, payee.0],
             )?;
             tx.execute(
-                "INSERT INTO pedlar_addresses VALUES (?1, ?2, ?3)
+                "INSERT INTO pedlar_addresses (payee, address_index, expires_ms, given_height) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (payee) DO UPDATE SET expires_ms = max(expires_ms, excluded.expires_ms)",
-                params![payee.0, index, expires_ms],
+                params![payee.0, index, expires_ms, tip],
             )
         })?;
         Ok(address)
@@ -91,7 +104,10 @@ impl State {
             return Ok(false);
         }
         drop(paid);
-        self.commit(|tx| tx.execute("INSERT INTO pedlar_addresses VALUES (?1, ?2, 0)", params![payee.0, index]))?;
+        self.commit(|tx| {
+            let sql = "INSERT INTO pedlar_addresses (payee, address_index, expires_ms) VALUES (?1, ?2, 0)";
+            tx.execute(sql, params![payee.0, index])
+        })?;
         Ok(true)
     }
 
@@ -127,8 +143,10 @@ impl State {
             return Err(AddressError::Restoring);
         }
         let unpaid = self.unpaid_addresses()?;
-        if let Some(&(index, _)) = unpaid.first().filter(|&&(_, expires_ms)| expires_ms <= now_ms) {
-            return Ok(index);
+        let tip = self.wallet.latest_checkpoint().height();
+        let is_free = |held: &&Held| held.expires_ms <= now_ms && held.given_height + ADDRESS_HOLD_BLOCKS < tip;
+        if let Some(held) = unpaid.iter().find(is_free) {
+            return Ok(held.index);
         }
         if unpaid.len() >= MAX_UNPAID_ADDRESSES {
             return Err(AddressError::TooMany);
@@ -136,13 +154,14 @@ impl State {
         Ok(self.wallet.reveal_next_address(KeychainKind::External).index)
     }
 
-    /// Index and expiry of each address never paid, the soonest to expire first.
-    pub(crate) fn unpaid_addresses(&self) -> Result<Vec<(u32, u64)>, StoreError> {
-        let mut query =
-            self.db.prepare_cached("SELECT address_index, expires_ms FROM pedlar_addresses ORDER BY expires_ms")?;
-        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let mut all: Vec<(u32, u64)> = rows.collect::<Result<_, _>>()?;
-        all.retain(|&(index, _)| !self.is_paid(index));
+    /// Each address never paid, the soonest to expire first.
+    pub(crate) fn unpaid_addresses(&self) -> Result<Vec<Held>, StoreError> {
+        let sql = "SELECT address_index, expires_ms, given_height FROM pedlar_addresses ORDER BY expires_ms";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query
+            .query_map([], |row| Ok(Held { index: row.get(0)?, expires_ms: row.get(1)?, given_height: row.get(2)? }))?;
+        let mut all: Vec<Held> = rows.collect::<Result<_, _>>()?;
+        all.retain(|held| !self.is_paid(held.index));
         Ok(all)
     }
 

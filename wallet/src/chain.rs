@@ -98,11 +98,27 @@ impl State {
     /// Whether heights and amounts are such that the libraries can be given them: a server can invent transactions, and
     /// sums of amounts panic when they overflow.
     fn is_plausible(&self, update: &Update) -> bool {
+        let news = &update.tx_update;
+        let confirmed: HashSet<Txid> = news.anchors.iter().map(|&(_, txid)| txid).collect();
+        let mut counted: HashSet<Txid> = news.evicted_ats.iter().map(|&(txid, _)| txid).collect();
+        let believed = self.wallet.transactions().map(|tx| (tx.tx_node.tx, tx.chain_position.is_confirmed()));
         let graph = self.wallet.tx_graph();
-        let new = update.tx_update.txs.iter().filter(|tx| graph.get_tx(tx.compute_txid()).is_none());
-        let mut all = new.cloned().chain(graph.full_txs().map(|node| node.tx));
-        let sum = all.try_fold(Amount::ZERO, |sum, tx| sum.checked_add(total_out(&tx)?));
-        update.chain.as_ref().is_none_or(|tip| tip.height() <= MAX_HEIGHT) && sum.is_some()
+        let revived = news.seen_ats.iter().map(|(txid, _)| txid).filter_map(|txid| graph.get_tx(*txid));
+        let named = news.txs.iter().cloned().chain(revived).map(|tx| {
+            let is_confirmed = confirmed.contains(&tx.compute_txid());
+            (tx, is_confirmed)
+        });
+        // What is believed from now on: all of it must be countable, and what waits for a block can't be more than there is.
+        let sums = believed.chain(named).filter(|(tx, _)| counted.insert(tx.compute_txid())).try_fold(
+            (Amount::ZERO, Amount::ZERO),
+            |(all, waiting), (tx, is_confirmed)| {
+                let (total, none) = (total_out(&tx)?, Amount::ZERO);
+                let waits = if is_confirmed { none } else { total };
+                Some((all.checked_add(total)?, waiting.checked_add(waits)?))
+            },
+        );
+        update.chain.as_ref().is_none_or(|tip| tip.height() <= MAX_HEIGHT)
+            && sums.is_some_and(|(_, waiting)| waiting <= Amount::MAX_MONEY)
     }
 
     /// Keeps live payments in the wallet's view although the server doesn't name them, or names an older version: they

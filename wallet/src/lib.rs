@@ -52,7 +52,7 @@ mod watch;
 
 pub use bitcoin::Txid;
 
-pub use addresses::{ADDRESS_HOLD, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
+pub use addresses::{ADDRESS_HOLD, ADDRESS_HOLD_BLOCKS, AddressError, MAX_UNPAID_ADDRESSES, PayeeRef};
 pub use chain::HistoryEntry;
 pub use electrum::{Fingerprint, FingerprintError, Seen, ServerFault, ServerUrl, UrlError};
 pub use events::WalletEvent;

@@ -51,10 +51,10 @@ impl State {
 
     fn begin_search(&mut self, now_ms: u64) -> Result<(), StoreError> {
         let unpaid = self.unpaid_addresses()?;
-        let expired = unpaid.iter().filter(|(_, expires_ms)| *expires_ms <= now_ms);
+        let expired = unpaid.iter().filter(|held| held.expires_ms <= now_ms);
         self.commit(|tx| {
-            for (index, _) in expired {
-                tx.execute("DELETE FROM pedlar_addresses WHERE address_index = ?1", [index])?;
+            for held in expired {
+                tx.execute("DELETE FROM pedlar_addresses WHERE address_index = ?1", [held.index])?;
             }
             tx.execute("UPDATE pedlar_wallet SET restoring = 1", [])
         })?;

@@ -25,7 +25,7 @@ use crate::network::Network;
 pub const FILE_NAME: &str = "wallet.sqlite";
 /// Our tables. BDK's carry versions of their own: where a new BDK changes them, a step of ours comes with it, empty if
 /// need be, so that a copy of the file is kept before.
-pub(crate) const LADDER: Ladder = Ladder { steps: &[STEP_1, STEP_2], exclusive: true };
+pub(crate) const LADDER: Ladder = Ladder { steps: &[STEP_1, STEP_2, STEP_3], exclusive: true };
 const STEP_1: &str = "
 CREATE TABLE pedlar_wallet (
     one           INTEGER PRIMARY KEY CHECK (one = 1),
@@ -93,6 +93,8 @@ ALTER TABLE pedlar_payments DROP COLUMN vout;
 ALTER TABLE pedlar_payments DROP COLUMN raw;
 ALTER TABLE pedlar_payments DROP COLUMN fee_sat;
 ";
+/// How high the chain was when an address was given out; 0 where that is not known.
+const STEP_3: &str = "ALTER TABLE pedlar_addresses ADD COLUMN given_height INTEGER NOT NULL DEFAULT 0;";
 
 /// The wallet's whole durable state.
 ///

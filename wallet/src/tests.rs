@@ -95,14 +95,26 @@ impl Feed {
 
     /// A block with `txs`.
     pub(crate) fn mine(&mut self, txs: &[&Transaction]) -> Absorbed {
-        let height = self.blocks.len() as u32;
-        let hash = BlockHash::hash(&self.now_s.to_le_bytes());
-        self.blocks.push(hash);
+        self.blocks.push(BlockHash::hash(&self.now_s.to_le_bytes()));
+        self.mine_at(self.blocks.len() - 1, txs)
+    }
+
+    /// The server shows that `txs` are in a block of its chain.
+    pub(crate) fn mine_at(&mut self, height: usize, txs: &[&Transaction]) -> Absorbed {
+        let block_id = BlockId { height: height as u32, hash: self.blocks[height] };
         self.absorb(txs, |update, now_s| {
-            let anchor = ConfirmationBlockTime { block_id: BlockId { height, hash }, confirmation_time: now_s };
+            let anchor = ConfirmationBlockTime { block_id, confirmation_time: now_s };
             update.anchors = txs.iter().map(|tx| (anchor, tx.compute_txid())).collect();
         })
         .unwrap()
+    }
+
+    /// So many empty blocks, told at once.
+    pub(crate) fn blocks_of(&mut self, count: u32) {
+        let more = (0..count)
+            .map(|number| BlockHash::hash(&[self.now_s.to_le_bytes(), u64::from(number).to_le_bytes()].concat()));
+        self.blocks.extend(more);
+        self.absorb(&[], |_, _| ()).unwrap();
     }
 
     /// Replaces the last `depth` blocks by as many empty ones and one more.

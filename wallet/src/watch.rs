@@ -106,8 +106,13 @@ impl State {
         let payees = self.payees()?;
         let mut found = Vec::new();
         for coin in self.wallet.list_output().filter(|coin| coin.keychain == KeychainKind::External) {
-            let Some(&payee) = payees.get(&coin.derivation_index) else { continue };
+            let Some(&(payee, given_height)) = payees.get(&coin.derivation_index) else { continue };
             let standing = view.standing(coin.outpoint.txid);
+            // Older than the address is the payee's: after words were restored it may have had another life.
+            let old = |height: u32| height.saturating_add(FINAL_DEPTH) <= given_height;
+            if matches!(standing, Standing::Confirmed { height, .. } if old(height)) {
+                continue;
+            }
             if self.is_immature(coin.outpoint.txid, standing) || self.is_recorded(coin.outpoint)? {
                 continue;
             }
@@ -122,9 +127,11 @@ impl State {
         Ok(found)
     }
 
-    fn payees(&self) -> Result<HashMap<u32, PayeeRef>, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT address_index, payee FROM pedlar_addresses")?;
-        let rows = query.query_map([], |row| Ok((row.get(0)?, PayeeRef(row.get(1)?))))?;
+    /// Whose each address is, and how high the chain was when it became so.
+    fn payees(&self) -> Result<HashMap<u32, (PayeeRef, u32)>, StoreError> {
+        let sql = "SELECT address_index, payee, given_height FROM pedlar_addresses";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, (PayeeRef(row.get(1)?), row.get(2)?))))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

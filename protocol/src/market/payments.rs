@@ -22,7 +22,7 @@ pub const MAX_OPEN_TOPUPS: usize = 100;
 pub const TOPUP_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
 /// Blocks for which an address is watched: two weeks of them, twice [`TOPUP_LIFE`].
-const TOPUP_BLOCKS: u64 = 2016;
+pub const TOPUP_BLOCKS: u64 = 2016;
 
 /// Payments from other wallets that a seller's word is taken for: each is a person's deed, and costs a fee.
 const MAX_FOREIGN: usize = 256;

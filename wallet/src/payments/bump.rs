@@ -88,7 +88,8 @@ impl State {
         let last_seen = self.wallet.tx_graph().get_tx_node(stuck.txid).and_then(|node| node.last_seen);
         let seen = last_seen.unwrap_or_default().saturating_add(1).max(now_ms / 1000);
         self.wallet.apply_unconfirmed_txs([(tx, seen)]);
-        self.commit(|_| Ok(()))?;
+        // As for a payment: the deed is done.
+        let _ = self.commit(|_| Ok(()));
         Ok(bump)
     }
 

@@ -56,6 +56,30 @@ fn an_id_is_paid_once() {
 }
 
 #[test]
+fn what_is_signed_and_stored_is_paid_although_the_next_write_fails() {
+    let mut feed = Feed::new();
+    feed.fund(100_000);
+    // The rows of the payment are written, and then the disk is full.
+    let full = "CREATE TEMP TRIGGER full BEFORE INSERT ON main.bdk_txs BEGIN SELECT raise(FAIL, 'full'); END";
+    feed.state.db.execute_batch(full).unwrap();
+    let paid = pay(&mut feed, &terms(1, 10_000)).unwrap();
+    assert!(feed.state.unwritten().is_some(), "the owner is told");
+    let txid = paid.txid.unwrap();
+    feed.state.db.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!(pay(&mut feed, &terms(1, 10_000)).unwrap(), paid);
+    assert_eq!(feed.state.live_transactions().unwrap().len(), 1);
+    feed.show(&[]);
+    assert_eq!(feed.state.unwritten(), None);
+    feed.state.db.execute_batch(full).unwrap();
+    let bumped = bump(&mut feed, txid, 9).unwrap();
+    assert_eq!(payment(&feed, 1).txid, bumped.txid);
+    // Also after a crash: no coin of it is chosen again.
+    let mut feed = feed.reopen();
+    let short = pay(&mut feed, &terms(2, 50_000)).unwrap_err();
+    assert!(matches!(short, PayError::Short { .. }), "{short}");
+}
+
+#[test]
 fn what_cannot_be_paid_leaves_nothing_behind() {
     let mut feed = Feed::new();
     feed.fund(20_000);
@@ -352,7 +376,8 @@ fn a_wallet_of_the_first_schema_keeps_its_payments() {
              UPDATE pedlar_payments SET (txid, vout, fee_sat) = (SELECT txid, vout, fee_sat FROM pedlar_versions);
              UPDATE pedlar_payments SET raw = (SELECT raw FROM pedlar_transactions);
              ALTER TABLE pedlar_payments DROP COLUMN version;
-             DROP TABLE pedlar_versions; DROP TABLE pedlar_transactions; PRAGMA user_version = 1;",
+             DROP TABLE pedlar_versions; DROP TABLE pedlar_transactions;
+             ALTER TABLE pedlar_addresses DROP COLUMN given_height; PRAGMA user_version = 1;",
         )
         .unwrap();
     let feed = feed.reopen();

@@ -3,7 +3,7 @@ use std::fs;
 use bitcoin::{FeeRate, Transaction, Txid};
 
 use super::*;
-use crate::addresses::{AddressError, PayeeRef};
+use crate::addresses::{ADDRESS_HOLD_BLOCKS, AddressError, PayeeRef};
 use crate::payments::{Fee, PayError, Payment, PaymentId, PaymentState, Terms};
 use crate::tests::{Feed, stranger};
 
@@ -92,24 +92,27 @@ fn an_address_goes_to_nobody_else_and_back_to_whom_it_was_given() {
     let mut feed = Feed::new();
     let (held, expired) = (address_for(&mut feed, 2, FOREVER_MS).unwrap(), address_for(&mut feed, 1, 0).unwrap());
     let copy = feed.copy();
+    let height = ADDRESS_HOLD_BLOCKS + 2;
+    feed.blocks_of(height - 1);
     assert_eq!(address_for(&mut feed, 3, FOREVER_MS).unwrap(), expired, "the copy takes it for the first one's");
     let later = address_for(&mut feed, 4, FOREVER_MS).unwrap();
     let gifts = [&expired, &held, &later].map(|to| feed.gift(to, 1_000));
     let mut feed = feed.back_from(copy);
     let absorbed = feed.mine(&[&gifts[0], &gifts[1], &gifts[2]]);
-    assert_eq!(feed.state.recent_incoming(1, 0).unwrap().len(), 1, "only the held one counts: {absorbed:?}");
-    let early = feed.state.claim_address(PayeeRef([3; 32]), &expired, 1);
+    assert_eq!(feed.state.recent_incoming(height, 0).unwrap().len(), 1, "only the held one counts: {absorbed:?}");
+    let early = feed.state.claim_address(PayeeRef([3; 32]), &expired, height);
     assert!(!early.unwrap(), "not while the chain is being searched");
     feed.state.end_search().unwrap();
     let mut claim = |payee: u8, address: &bitcoin::Address, height| {
         feed.state.claim_address(PayeeRef([payee; 32]), address, height).unwrap()
     };
-    assert!(!claim(3, &expired, 0), "it was paid later than the first one's time");
-    assert!(claim(3, &expired, 1) && claim(3, &expired, 1));
-    assert!(!claim(1, &expired, 1) && !claim(4, &held, 1) && !claim(5, &stranger(), 1));
-    assert!(claim(2, &held, 1) && claim(4, &later, 1));
+    assert!(!claim(3, &expired, height - 1), "it was paid later than the first one's time");
+    assert!(claim(3, &expired, height) && claim(3, &expired, height));
+    assert!(!claim(1, &expired, height) && !claim(4, &held, height) && !claim(5, &stranger(), height));
+    assert!(claim(2, &held, height) && claim(4, &later, height));
     feed.mine(&[]);
-    let payees: Vec<u8> = feed.state.recent_incoming(2, 0).unwrap().iter().map(|paid| paid.payee.0[0]).collect();
+    let payees: Vec<u8> =
+        feed.state.recent_incoming(height + 1, 0).unwrap().iter().map(|paid| paid.payee.0[0]).collect();
     assert_eq!((payees.len(), payees.contains(&3), payees.contains(&4)), (3, true, true));
     let free = address_for(&mut feed, 6, FOREVER_MS).unwrap();
     let index = feed.state.wallet.spk_index().index_of_spk(free.script_pubkey()).unwrap().1;

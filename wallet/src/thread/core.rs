@@ -185,10 +185,11 @@ impl Core {
                 }
             }
             Outcome::Broadcast { txid, accepted } => self.handle_broadcast(txid, accepted)?,
-            Outcome::Fee(Some(rate)) => self.rate = rate.max(MIN_RATE),
+            // What a server said before, or another one, is no estimate of this one.
+            Outcome::Fee(rate) => self.rate = rate.unwrap_or(MIN_RATE).max(MIN_RATE),
             Outcome::Ponged { new_block } => self.schedule.handle_ponged(new_block, now),
             Outcome::Failed(fault) => self.fail(fault),
-            Outcome::Fee(None) | Outcome::Visited { .. } => {}
+            Outcome::Visited { .. } => {}
         }
         Ok(())
     }
