@@ -13,10 +13,10 @@
 
 mod client;
 mod server;
-mod socket;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -28,9 +28,10 @@ use tokio::sync::mpsc;
 
 pub(crate) use client::{Answer, Answers, NOT_RUNNING, ask};
 pub(crate) use server::serve;
-pub(crate) use socket::Listener;
 
 use crate::failure::Failure;
+use crate::home::HomeLock;
+use crate::socket::Listener;
 
 /// The longest request: a link of 4 KiB and paths of the same length fit many times.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -38,6 +39,14 @@ const MAX_REQUEST: u64 = 64 << 10;
 const QUEUE: usize = 64;
 /// Progress is told at most this often: as often as an eye can tell.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Binds the socket of the home that `lock` holds; a socket left there is of a node that died.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn bind(lock: &HomeLock) -> io::Result<Listener> {
+    Listener::bind(&lock.home().socket())
+}
 
 /// A value as one line of JSON in which nothing is hidden: whatever its texts hold, no byte of it steers a terminal,
 /// reorders what stands beside it, or is invisible. Parsed, they are what they were.

@@ -61,6 +61,12 @@ enum Verb {
     Node(Request),
 }
 
+/// All that can be typed, for those who show or complete it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     run(std::env::args_os())

@@ -18,6 +18,8 @@ mod service;
 mod services;
 mod session;
 mod shop;
+pub mod socket;
 mod store;
 
-pub use cli::{main, run};
+pub use cli::{command, main, run};
+pub use pedlar_protocol::money;

@@ -7,9 +7,10 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::{Last, socket};
+use super::Last;
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
+use crate::socket;
 
 /// The code of the failure that says that no node runs in a home.
 pub(crate) const NOT_RUNNING: &str = "not_running";

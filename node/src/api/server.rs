@@ -14,8 +14,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Last, LineSender, Listener, MAX_REQUEST, QUEUE, to_line};
+use super::{Last, LineSender, MAX_REQUEST, QUEUE, to_line};
 use crate::failure::Failure;
+use crate::socket::Listener;
 
 /// Verbs at a time, each with a thread's worth of work at most; later clients wait in the system's queue.
 const MAX_CLIENTS: usize = 64;
@@ -42,8 +43,8 @@ where
     let accept = async {
         // Never closed, so there is always a place to wait for.
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let stream = match listener.inner.accept().await {
-                Ok((stream, _)) => stream,
+            let stream = match listener.accept().await {
+                Ok(stream) => stream,
                 Err(e) => {
                     tracing::warn!("the local socket accepts nobody: {e}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::failure::Exit;
 use crate::home::Home;
+use crate::socket;
 
 type Line = client::Answer<Value, Value>;
 
@@ -22,7 +23,7 @@ fn home(dir: &Path) -> Home {
 
 /// A node that echoes a request, waits for ever at `"wait"` and fails at `"fail"`.
 fn start(home: &Home) -> (CancellationToken, Arc<AtomicBool>) {
-    let listener = Listener::bind(&home.lock().unwrap()).unwrap();
+    let listener = bind(&home.lock().unwrap()).unwrap();
     let (stop, dropped) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
     let flag = dropped.clone();
     tokio::spawn(serve(listener, stop.clone(), move |request: Value, lines: LineSender| {

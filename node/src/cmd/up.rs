@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Done, Verb, answer};
-use crate::api::{Listener, serve};
+use crate::api::{self, serve};
 use crate::cli::log;
 use crate::cli::prompt::{self, Passphrase};
 use crate::cli::screen::Screen;
@@ -99,7 +99,7 @@ pub(crate) fn perform(args: &Args, verbose: u8, home: &Home, screen: &mut Screen
 async fn run(lock: HomeLock, config: (Config, Vec<Setting>), keys: Keys, screen: &mut Screen) -> Result<(), Failure> {
     let told_to_stop = told_to_stop().map_err(Failure::system)?;
     tokio::pin!(told_to_stop);
-    let listener = Listener::bind(&lock).map_err(Failure::system)?;
+    let listener = api::bind(&lock).map_err(Failure::system)?;
     let home = lock.home().to_string();
     let node = tokio::select! {
         node = Node::start(lock, config, keys) => Arc::new(node.map_err(not_started)?),

@@ -1,4 +1,4 @@
-//! The socket's file: its place, its mode, and paths longer than a socket address.
+//! Sockets in the file system: closed to others, and at paths longer than a socket address.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -8,38 +8,45 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::home::{FILE_MODE, HomeLock};
+use crate::home::FILE_MODE;
 
 /// The longest path that fits a socket address, which has 108 bytes and ends in NUL (unix(7)).
 const MAX_PATH: usize = 107;
 
-/// The node's end of the socket; its file goes with it.
-pub(crate) struct Listener {
-    pub(super) inner: UnixListener,
+/// The listening end of a socket, for its owner alone; its file goes with it.
+pub struct Listener {
+    inner: UnixListener,
     path: PathBuf,
 }
 
 impl Listener {
-    /// Binds the socket of the home that `lock` holds; a socket left there is of a node that died.
+    /// Binds a socket at `path`, however long that is; one that is there must be known to be left by a dead process.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn bind(lock: &HomeLock) -> io::Result<Self> {
-        let path = lock.home().socket();
-        match fs::remove_file(&path) {
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        match fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             Ok(()) | Err(_) => {}
         }
-        let near = Near::to(&path)?;
+        let near = Near::to(path)?;
         let inner = UnixListener::bind(&near.path)?;
-        fs::set_permissions(&path, Permissions::from_mode(FILE_MODE))?;
-        Ok(Self { inner, path })
+        fs::set_permissions(path, Permissions::from_mode(FILE_MODE))?;
+        Ok(Self { inner, path: path.to_owned() })
+    }
+
+    /// The next client.
+    ///
+    /// # Errors
+    /// What the system says; the next call may succeed.
+    pub async fn accept(&self) -> io::Result<UnixStream> {
+        self.inner.accept().await.map(|(stream, _)| stream)
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // The next node would replace it anyway.
+        // The next one would replace it anyway.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -47,8 +54,8 @@ impl Drop for Listener {
 /// Connects to the socket at `path`, however long that is.
 ///
 /// # Errors
-/// `NotFound` or `ConnectionRefused` where no node listens.
-pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
+/// `NotFound` or `ConnectionRefused` where nobody listens.
+pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     let near = Near::to(path)?;
     UnixStream::connect(&near.path).await
 }
