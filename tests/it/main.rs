@@ -8,6 +8,7 @@ mod bits;
 mod changed;
 mod cli;
 mod crash;
+mod devnet;
 mod disk_full;
 mod doctor;
 mod electrum_down;

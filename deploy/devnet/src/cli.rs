@@ -1,20 +1,27 @@
 //! The command line of `pedlar-devnet`.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, stdout};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::control::{self, Steer};
-use crate::market::{Market, Plan, sample};
-use crate::node::Home;
+use crate::market::{Market, Plan};
+use crate::node::{Home, NODE_MARK};
+use crate::purchase::{demonstrate, sample};
+use crate::screen::Screen;
 use crate::table;
+
+/// What the first seller asks, in sat per GiB.
+const PRICE_SAT: u64 = 7_000;
+
+/// The exit code of a purchase that was told to stop.
+const INTERRUPTED: u8 = 130;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +38,7 @@ struct Args {
     /// Publish and buy this file or folder instead of a made-up sample
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
-    /// Run the purchase, print the result, and exit
+    /// Run the purchase, print the result, and exit: 0 when all of it went well, 130 when it was interrupted
     #[arg(long)]
     once: bool,
     /// How many nodes; the last one buys
@@ -40,13 +47,13 @@ struct Args {
     /// Keep all homes in this folder [default: a temporary one]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Use a real Electrum server on regtest instead of the embedded chain; wallets are then funded from outside
+    /// Use a real Electrum server on regtest instead of the embedded chain; it says what to pay to which wallet, and waits
     #[arg(long, value_name = "URL")]
     electrum: Option<String>,
     /// Seconds between blocks of the embedded chain
     #[arg(long, value_name = "SECS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     block_interval: u64,
-    /// Print JSON lines, the first of them `ready`
+    /// Print JSON lines: `ready` first, `fund` where coins are to be paid, after a purchase its `summary`
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -67,30 +74,49 @@ enum Verb {
     },
 }
 
-/// Runs the program.
+/// Runs the program: the market, or one of its nodes, which is this program again.
 pub fn main() -> ExitCode {
+    if std::env::var_os(NODE_MARK).is_some() {
+        return pedlar_node::main();
+    }
     let args = Args::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
-    runtime.block_on(run(args)).unwrap_or_else(|error| fail(&error))
+    let json = args.json;
+    let runtime = tokio::runtime::Runtime::new().context("starting");
+    let ended = runtime.and_then(|runtime| runtime.block_on(run(args)));
+    match ended {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Interrupted) => fail(json, "interrupted", INTERRUPTED, "interrupted"),
+        Err(error) => fail(json, "failure", 1, &format!("{error:#}")),
+    }
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
-    ExitCode::FAILURE
+/// How it ended, where nothing failed.
+#[derive(Debug, Clone, Copy)]
+enum Ended {
+    /// What was asked for is done.
+    Done,
+    /// The purchase that was asked for was told to stop.
+    Interrupted,
 }
 
-async fn run(args: Args) -> Result<ExitCode> {
+/// Tells why it ends, in the form that the verbs of a node have for that.
+fn fail(json: bool, code: &str, exit: u8, message: &str) -> ExitCode {
+    match json {
+        true => eprintln!("{}", json!({ "type": "error", "code": code, "exit": exit, "message": message })),
+        false => eprintln!("error: {message}"),
+    }
+    ExitCode::from(exit)
+}
+
+async fn run(args: Args) -> Result<Ended> {
     match (&args.verb, &args.dir) {
-        (None, _) => market(&args).await.map(|()| ExitCode::SUCCESS),
+        (None, _) => market(&args).await,
         (Some(_), None) => bail!("which market? name its folder: pedlar-devnet --dir DIR …"),
         (Some(Verb::Steer(request)), Some(dir)) => {
             println!("{}", control::ask(dir, request).await?);
-            Ok(ExitCode::SUCCESS)
+            Ok(Ended::Done)
         }
-        (Some(Verb::On { node, verb }), Some(dir)) => on(dir, node, verb).await,
+        (Some(Verb::On { node, verb }), Some(dir)) => on(dir, node, verb),
     }
 }
 
@@ -99,15 +125,16 @@ fn this_program() -> Result<PathBuf> {
     std::env::current_exe().context("finding this program")
 }
 
-/// Runs a verb on a node, its output and its exit code as they are.
-async fn on(dir: &Path, node: &str, verb: &[String]) -> Result<ExitCode> {
+/// Becomes a verb on a node: output, signals and exit code are its own. Comes back only when it can't.
+fn on(dir: &Path, node: &str, verb: &[String]) -> Result<Ended> {
     let home = Home::new(&this_program()?, dir, node);
-    ensure!(home.dir.is_dir(), "there is no node {node} in {}: the nodes are seller-1 …, buyer", dir.display());
-    let status = home.command(verb).status().await?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    let makes_home = matches!(verb.first().map(String::as_str), Some("init" | "backup"));
+    let nobody = || format!("there is no node {node} in {}: the nodes are seller-1 …, buyer", dir.display());
+    ensure!(makes_home || home.dir.is_dir(), nobody());
+    Err(home.command(verb).as_std_mut().exec()).context("starting a verb")
 }
 
-async fn market(args: &Args) -> Result<()> {
+async fn market(args: &Args) -> Result<Ended> {
     let temporary = match &args.dir {
         Some(dir) => {
             std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
@@ -121,132 +148,68 @@ async fn market(args: &Args) -> Result<()> {
         program: this_program()?,
         dir,
         nodes: usize::from(args.nodes),
+        price_sat: PRICE_SAT,
         electrum: args.electrum.clone(),
         block_interval: Duration::from_secs(args.block_interval),
     };
-    let json = args.json;
-    let say = |text: &str| {
-        if !json {
-            println!("{text}")
-        }
-    };
+    let screen = Screen::new(args.json);
+    let stopped = if args.once { Ended::Interrupted } else { Ended::Done };
     // Installed before any node is up, so that Ctrl-C never leaves one behind.
     let mut stop = Stop::new()?;
-    let up = tokio::select! {
-        market = Market::start(&plan, &say) => market?,
-        () = stop.wait() => return Ok(()),
+    let market = tokio::select! {
+        market = Market::start(&plan, screen) => market?,
+        () = stop.wait() => return Ok(stopped),
     };
-    if json {
-        println!("{}", up.ready());
-    }
+    screen.line(&market.ready());
     let outcome = tokio::select! {
-        outcome = trade(args, &plan, &up) => outcome,
-        () = stop.wait() => Ok(()),
+        outcome = trade(args, &market, screen) => outcome.map(|()| Ended::Done),
+        () = stop.wait() => Ok(stopped),
     };
-    say("taking the market down");
-    outcome.and(up.stop().await)
+    screen.say("taking the market down");
+    let down = market.stop().await;
+    outcome.and_then(|ended| down.map(|()| ended))
 }
 
 /// The purchase, where one is asked for, and the time after it.
-async fn trade(args: &Args, plan: &Plan, market: &Market) -> Result<()> {
-    let show = !args.json;
-    if args.once || (show && stdout().is_terminal()) || args.file.is_some() {
+async fn trade(args: &Args, market: &Market, screen: Screen) -> Result<()> {
+    if market.chain.is_none() {
+        market.fund(screen).await?;
+    }
+    if args.once || screen.is_watched() || args.file.is_some() {
         let file = match &args.file {
             Some(file) => file.canonicalize().with_context(|| format!("reading {}", file.display()))?,
-            None => sample(&plan.dir)?,
+            None => sample(&market.plan.dir)?,
         };
-        let summary = demonstrate(market, &file, &plan.dir.join("bought"), show).await?;
-        if !show {
-            println!("{summary}");
-        }
+        screen.line(&demonstrate(market, &file, screen).await?);
     }
     if args.once {
         return Ok(());
     }
-    if show {
-        table::hints(market, &plan.dir);
-    }
-    table::watch(market, show).await
+    table::hints(market, screen);
+    table::watch(market, screen).await
 }
 
-/// Publishes, finds, pays, downloads, verifies, and holds both books side by side.
-async fn demonstrate(market: &Market, file: &Path, dest: &Path, show: bool) -> Result<Value> {
-    let say = |text: String| {
-        if show {
-            println!("{text}")
-        }
-    };
-    let link = market.publish(file).await?;
-    say(format!("published {} at {} sellers: {link}", file.display(), market.sellers().len()));
-    // Without the addresses in it, the buyer has to find the sellers by itself.
-    let link = link.split('?').next().unwrap_or(&link).to_owned();
-    for offer in market.offers().await? {
-        say(format!("offer of {}: {} msat/GiB", offer["peer"], offer["price_msat_per_gib"]));
-    }
-    let mut last = String::new();
-    let mut summary = market
-        .purchase(&link, dest, |line| {
-            let kind = line["type"].as_str().unwrap_or_default();
-            if kind != last || kind != "progress" {
-                kind.clone_into(&mut last);
-                say(format!("buyer: {line}"));
-            }
-        })
-        .await?;
-    let (bought, original) = (hash(dest)?, hash(file)?);
-    ensure!(bought == original, "bought {bought}, published {original}");
-    say(format!("verified: {} bytes, BLAKE3 {bought}", summary["bytes"]));
-    let mut books = Vec::new();
-    for seller in summary["sellers"].as_array().cloned().unwrap_or_default() {
-        let seller = seller["peer"].as_str().context("a seller without an id")?;
-        let (sold, held) = market.books(seller).await?;
-        say(format!("books of the seller {seller}\n  {sold}\nbooks of the buyer\n  {held}\nthey agree to the msat"));
-        books.push(json!({ "peer": seller, "sold": sold, "bought": held }));
-    }
-    ensure!(!books.is_empty(), "nothing was bought from anybody");
-    summary["books"] = json!(books);
-    summary["blake3"] = json!(bought);
-    Ok(summary)
-}
-
-/// The hash of a file; of a folder, that of the paths and hashes of its regular files, which are what is sold of it.
-fn hash(path: &Path) -> Result<String> {
-    let (mut hashes, mut places) = (BTreeMap::new(), vec![path.to_owned()]);
-    while let Some(place) = places.pop() {
-        let reading = || format!("reading {}", place.display());
-        let found = place.symlink_metadata().with_context(reading)?;
-        if found.is_dir() {
-            for child in place.read_dir().with_context(reading)? {
-                places.push(child?.path());
-            }
-        } else if found.is_file() {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(std::fs::File::open(&place).with_context(reading)?)?;
-            hashes.insert(place.strip_prefix(path)?.to_owned(), hasher.finalize().to_hex().to_string());
-        }
-    }
-    if let Some(file) = hashes.remove(Path::new("")) {
-        return Ok(file);
-    }
-    let folder = hashes.iter().flat_map(|(path, hash)| [path.as_os_str().as_encoded_bytes(), hash.as_bytes()].concat());
-    Ok(blake3::hash(&folder.collect::<Vec<_>>()).to_hex().to_string())
-}
-
-/// Ctrl-C, or a polite kill.
+/// Ctrl-C, a polite kill, or a terminal that is closed.
 struct Stop {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
     fn new() -> Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

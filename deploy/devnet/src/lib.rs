@@ -5,9 +5,11 @@
 //! | [`chain`] | an in-memory regtest chain that checks real transactions by the rules of Bitcoin Core |
 //! | [`electrum`] | serves it to wallets over the Electrum protocol |
 //! | [`node`] | one node: a process of its own, this program once more |
-//! | [`market`] | chain, nodes, the purchase that shows that all of it works |
+//! | [`market`] | chain, nodes, coins for them |
+//! | [`purchase`] | the purchase that shows that all of it works |
 //! | [`control`] | steering a running market from another terminal |
-//! | `cli`, `table` | the command line and the live view |
+//! | [`screen`] | what is said, to people and to programs |
+//! | `cli`, `table` | the command line; how to try each verb, and the live view |
 //!
 //! **Invariant:** nothing here is used by the product. Wallets meet this chain only as bytes on a socket, exactly as
 //! they meet a public server, and nodes are reached only through their own verbs.
@@ -21,6 +23,8 @@ pub mod control;
 pub mod electrum;
 pub mod market;
 pub mod node;
+pub mod purchase;
+pub mod screen;
 mod table;
 
 pub use cli::main;

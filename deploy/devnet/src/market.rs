@@ -1,7 +1,6 @@
-//! The market: a chain, its server, sellers and a buyer, and the purchase that shows that all of it works.
+//! The market: a chain, its server, sellers and a buyer, and coins for them.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,24 +13,19 @@ use crate::chain::Chain;
 use crate::control;
 use crate::electrum::ElectrumServer;
 use crate::node::{Home, Node};
+use crate::screen::Screen;
 
 /// Coins of each node, in sat.
 const FUNDS_SAT: u64 = 1_000_000;
 
-/// What the first seller asks, in sat per GiB; each further one asks 10 % more.
-const PRICE_SAT: u64 = 7_000;
-
-/// What the buyer pays in advance, in sat.
-const ADVANCE_SAT: u64 = 5_000;
+/// The smallest payment of coins, in sat: less may be dust.
+const LEAST_SAT: u64 = 10_000;
 
 /// How long coins, offers and a confirmation may take.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How often a condition is looked at that no event tells of.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
-
-/// Bytes of the sample: four of the largest windows.
-const SAMPLE_LEN: u64 = 64 << 20;
 
 /// How a market is set up.
 #[derive(Debug, Clone)]
@@ -42,6 +36,8 @@ pub struct Plan {
     pub dir: PathBuf,
     /// How many nodes; the last one buys.
     pub nodes: usize,
+    /// What the first seller asks, in sat per GiB; each further one asks 10 % more.
+    pub price_sat: u64,
     /// A real server instead of the embedded chain.
     pub electrum: Option<String>,
     /// Time between blocks of the embedded chain.
@@ -50,6 +46,8 @@ pub struct Plan {
 
 /// A market that is up.
 pub struct Market {
+    /// How it was set up.
+    pub plan: Plan,
     /// The chain, where it is our own.
     pub chain: Option<Chain>,
     /// The server's URL.
@@ -60,15 +58,16 @@ pub struct Market {
     pub nodes: Vec<Node>,
     server: Option<ElectrumServer>,
     miner: Option<JoinHandle<()>>,
-    control: Option<JoinHandle<()>>,
+    control: JoinHandle<()>,
 }
 
 impl Market {
-    /// Brings up the chain and the nodes, and funds the wallets.
+    /// Brings up the chain and the nodes. Where the chain is its own, their wallets have coins then; the coins of a real
+    /// server come from outside, see [`Market::fund`].
     ///
     /// # Errors
     /// What is in the way.
-    pub async fn start(plan: &Plan, say: &dyn Fn(&str)) -> Result<Self> {
+    pub async fn start(plan: &Plan, screen: Screen) -> Result<Self> {
         let (chain, server, electrum) = match &plan.electrum {
             Some(url) => (None, None, url.clone()),
             None => {
@@ -79,11 +78,11 @@ impl Market {
                 (Some(chain), Some(server), url)
             }
         };
-        let control = chain.clone().map(|chain| control::listen(&plan.dir, chain)).transpose()?;
+        let control = control::listen(&plan.dir, chain.clone()).await?;
         let network_id = chain.as_ref().map(Chain::network_id);
         let mut nodes: Vec<Node> = Vec::new();
         for name in names(plan.nodes) {
-            say(&format!("starting {name}"));
+            screen.say(format_args!("starting {name}"));
             let home = Home::new(&plan.program, &plan.dir, &name);
             if !home.dir.exists() {
                 home.init(&electrum, network_id.as_deref()).await?;
@@ -94,9 +93,12 @@ impl Market {
         let first = nodes.first().context("a market without nodes")?;
         let status = first.home.one(&["status"], "status").await?;
         let network = status["network"].as_str().context("a node without a network")?.to_owned();
-        let mut market = Self { chain, electrum, network, nodes, server, miner: None, control };
-        market.fund(say).await?;
-        market.miner = market.chain.clone().map(|chain| tokio::spawn(mine(chain, plan.block_interval)));
+        let plan = plan.clone();
+        let mut market = Self { plan, chain, electrum, network, nodes, server, miner: None, control };
+        if let Some(chain) = market.chain.clone() {
+            market.fund(screen).await?;
+            market.miner = Some(tokio::spawn(mine(chain, market.plan.block_interval)));
+        }
         Ok(market)
     }
 
@@ -128,75 +130,20 @@ impl Market {
         })
     }
 
-    /// Publishes a file at each seller, the first the cheapest; its link.
+    /// Sees to it that each wallet has coins; with a real server, says what to pay where and waits for the buyer alone.
     ///
     /// # Errors
-    /// What a seller says.
-    pub async fn publish(&self, file: &Path) -> Result<String> {
-        let path = file.to_string_lossy();
-        let mut link = None;
-        for (place, seller) in (0_u64..).zip(self.sellers()) {
-            let price = format!("{}sat/GiB", PRICE_SAT + place * PRICE_SAT / 10);
-            let published = seller.home.one(&["publish", &path, "--price", &price], "published").await?;
-            link = published["link"].as_str().map(str::to_owned);
-        }
-        link.context("a market without a seller")
+    /// When a wallet can't be asked, or coins of our own chain do not arrive in time.
+    pub async fn fund(&self, screen: Screen) -> Result<()> {
+        self.provide(&self.nodes, FUNDS_SAT, screen).await
     }
 
-    /// Waits until the buyer knows an offer of each seller.
+    /// Sees to it that the buyer has so much, however it comes to it.
     ///
     /// # Errors
-    /// When it does not in time.
-    pub async fn offers(&self) -> Result<Vec<Value>> {
-        let buyer = self.buyer()?;
-        let all = self.sellers().len();
-        until("the offers to arrive", async || {
-            let mut offers = buyer.home.ask(&["market", "chunks"]).await?;
-            offers.retain(|line| line["type"] == "offer");
-            Ok((offers.len() >= all).then_some(offers))
-        })
-        .await
-    }
-
-    /// Buys the link as a stranger: paid in advance, downloaded, verified; the summary of `get`.
-    ///
-    /// # Errors
-    /// What `get` says.
-    pub async fn purchase(&self, link: &str, dest: &Path, mut hear: impl FnMut(&Value)) -> Result<Value> {
-        let dest = dest.to_string_lossy();
-        let advance = format!("{ADVANCE_SAT}sat");
-        let mut summary = Value::Null;
-        let verb = ["get", link, "-o", &dest, "--prepay", &advance, "--yes"];
-        self.buyer()?
-            .home
-            .follow(&verb, |line| {
-                hear(&line);
-                summary = line;
-            })
-            .await?;
-        ensure!(summary["type"] == "summary", "the purchase ended without a summary");
-        Ok(summary)
-    }
-
-    /// Holds the books of a seller and the buyer side by side, until they agree or the time is over.
-    ///
-    /// # Errors
-    /// When they do not agree, with both.
-    pub async fn books(&self, seller_id: &str) -> Result<(Value, Value)> {
-        let buyer = self.buyer()?;
-        let seller = self.nodes.iter().find(|node| node.peer_id == seller_id).context("bought from a stranger")?;
-        let mut last = (Value::Null, Value::Null);
-        let agreed = until("the books to agree", async || {
-            let sold = seller.home.one(&["account", "show", &buyer.peer_id], "account").await?["sold"].clone();
-            let bought = buyer.home.one(&["account", "show", &seller.peer_id], "account").await?["bought"].clone();
-            let agree = ["paid_msat", "spent_msat"].iter().all(|field| sold[field] == bought[field]);
-            last = (sold, bought);
-            Ok(agree.then(|| last.clone()))
-        })
-        .await;
-        agreed.with_context(|| {
-            format!("the books differ: {} sells {}, the buyer has {}", seller.home.name, last.0, last.1)
-        })
+    /// As [`Market::fund`].
+    pub async fn fund_buyer(&self, sat: u64, screen: Screen) -> Result<()> {
+        self.provide(std::slice::from_ref(self.buyer()?), sat, screen).await
     }
 
     /// Takes everything down in order, the buyer first.
@@ -208,47 +155,66 @@ impl Market {
         for node in self.nodes.into_iter().rev() {
             outcome = outcome.and(node.stop().await);
         }
-        [self.miner, self.control].into_iter().flatten().for_each(|task| task.abort());
+        [self.miner, Some(self.control)].into_iter().flatten().for_each(|task| task.abort());
         if let Some(server) = self.server {
             server.shutdown().await;
         }
         outcome
     }
 
-    /// Pays coins to each wallet and waits until they are there; with a real server, says where to pay.
-    async fn fund(&self, say: &dyn Fn(&str)) -> Result<()> {
-        for node in &self.nodes {
-            let address = node.home.one(&["wallet", "receive"], "address").await?;
-            let address = address["address"].as_str().context("no address")?.to_owned();
-            match &self.chain {
-                Some(chain) => drop(chain.fund(&control::regtest(&address)?, Amount::from_sat(FUNDS_SAT))?),
-                None => say(&format!("pay {FUNDS_SAT} sat to {address} ({})", node.home.name)),
+    /// Brings each of these nodes, of which the last one buys, to this many confirmed sat.
+    async fn provide(&self, nodes: &[Node], sat: u64, screen: Screen) -> Result<()> {
+        let mut poor = Vec::new();
+        for node in nodes {
+            let missing = sat.saturating_sub(confirmed(node).await?);
+            if missing > 0 {
+                self.pay_or_ask(node, missing.max(LEAST_SAT), screen).await?;
+                poor.push(node);
             }
         }
-        if let Some(chain) = &self.chain {
+        let Some(chain) = &self.chain else {
+            return self.wait_for_others(sat, screen).await;
+        };
+        if !poor.is_empty() {
             chain.mine_to_self(1);
         }
-        for node in &self.nodes {
-            until("the coins to arrive", async || {
-                let balance = node.home.one(&["wallet", "balance"], "balance").await?;
-                Ok((balance["confirmed_sat"].as_u64() >= Some(FUNDS_SAT)).then_some(()))
-            })
-            .await?;
+        for node in poor {
+            until("the coins to arrive", async || Ok((confirmed(node).await? >= sat).then_some(()))).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until somebody has paid the buyer: as long as that takes, while sellers sell without a coin.
+    async fn wait_for_others(&self, sat: u64, screen: Screen) -> Result<()> {
+        let buyer = self.buyer()?;
+        if confirmed(buyer).await? < sat {
+            screen.say(format_args!("waiting until the buyer has {sat} sat in blocks; Ctrl-C ends it"));
+        }
+        looked_for(async || Ok((confirmed(buyer).await? >= sat).then_some(()))).await?;
+        screen.line(&json!({ "type": "funded", "name": buyer.home.name, "sat": sat }));
+        Ok(())
+    }
+
+    /// Pays coins of our chain to a node; with a real server, says where others are to pay them.
+    async fn pay_or_ask(&self, node: &Node, sat: u64, screen: Screen) -> Result<()> {
+        let answer = node.home.one(&["wallet", "receive"], "address").await?;
+        let address = answer["address"].as_str().context("no address")?;
+        match &self.chain {
+            Some(chain) => drop(chain.fund(&control::regtest(address)?, Amount::from_sat(sat))?),
+            None => {
+                let name = &node.home.name;
+                screen.say(format_args!("pay {sat} sat to {address} ({name})"));
+                screen.line(&json!({ "type": "fund", "name": name, "address": address, "sat": sat }));
+            }
         }
         Ok(())
     }
 }
 
-/// Makes the sample: bytes that no compression makes smaller, the same in each market.
-///
-/// # Errors
-/// When it can't be written.
-pub fn sample(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join("sample.bin");
-    let mut file = std::fs::File::create(&path).context("making the sample")?;
-    let bytes = blake3::Hasher::new().update(b"pedlar sample").finalize_xof();
-    std::io::copy(&mut bytes.take(SAMPLE_LEN), &mut file).context("writing the sample")?;
-    Ok(path)
+/// What a node can spend, in sat.
+async fn confirmed(node: &Node) -> Result<u64> {
+    let balance = node.home.one(&["wallet", "balance"], "balance").await?;
+    balance["confirmed_sat"].as_u64().context("a balance without coins")
 }
 
 /// The embedded chain lives as long as this program: wallets of an earlier one would wait for coins that are no more.
@@ -273,16 +239,18 @@ async fn mine(chain: Chain, every: Duration) {
     }
 }
 
-/// Looks at a condition again and again until it holds.
-async fn until<T>(what: &str, mut holds: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+/// Looks at a condition again and again until it holds, or the time is over.
+pub(crate) async fn until<T>(what: &str, holds: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let begun = Instant::now();
-    let waiting = async {
-        loop {
-            if let Some(value) = holds().await? {
-                return Ok(value);
-            }
-            sleep(LOOK_AGAIN).await;
+    timeout(DEADLINE, looked_for(holds)).await.with_context(|| format!("waited {:?} for {what}", begun.elapsed()))?
+}
+
+/// Looks at a condition again and again until it holds.
+async fn looked_for<T>(mut holds: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    loop {
+        if let Some(value) = holds().await? {
+            return Ok(value);
         }
-    };
-    timeout(DEADLINE, waiting).await.with_context(|| format!("waited {:?} for {what}", begun.elapsed()))?
+        sleep(LOOK_AGAIN).await;
+    }
 }
