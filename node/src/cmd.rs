@@ -75,6 +75,9 @@ pub(crate) trait Remote: Verb {
     /// What is in the way, as the person is told.
     fn run(self, node: &Node, out: Out<Self::Line>) -> impl Future<Output = Result<Self::Summary, Failure>> + Send;
 
+    /// Takes what a rehearsal showed as what will be agreed to: whatever changes in the meantime, no more is spent.
+    fn agree(&mut self, _shown: &Self::Line) {}
+
     /// What the client waits for after the summary came and before it shows it.
     ///
     /// # Errors
@@ -166,6 +169,17 @@ impl Request {
             _ => None,
         }
     }
+
+    /// What was rehearsed, within what it showed.
+    fn in_earnest(self) -> Self {
+        match self {
+            Self::Get(args) => Self::Get(args.in_earnest()),
+            Self::Wallet(wallet::Request::Send(args)) => Self::Wallet(wallet::Request::Send(args.in_earnest())),
+            Self::Wallet(wallet::Request::Bump(args)) => Self::Wallet(wallet::Request::Bump(args.in_earnest())),
+            Self::Account(account::Request::Pay(args)) => Self::Account(account::Request::Pay(args.in_earnest())),
+            other => other,
+        }
+    }
 }
 
 /// The node's side: carries out a request and sends its lines.
@@ -180,14 +194,15 @@ pub(crate) async fn answer(request: Request, node: Arc<Node>, lines: LineSender)
 ///
 /// # Errors
 /// The failure that the node told of, or why it could not be asked.
-pub(crate) async fn perform(request: Request, home: &Home, screen: &mut Screen) -> Result<ExitCode, Failure> {
-    if let Some(rehearsal) = request.rehearsal() {
+pub(crate) async fn perform(mut request: Request, home: &Home, screen: &mut Screen) -> Result<ExitCode, Failure> {
+    if let Some(mut rehearsal) = request.rehearsal() {
         if prompt::is_possible() {
-            follow(&rehearsal, home, screen).await?;
+            follow(&mut rehearsal, home, screen).await?;
         }
         prompt::consent("Go ahead?")?;
+        request = rehearsal.in_earnest();
     }
-    match (follow(&request, home, screen).await, &request) {
+    match (follow(&mut request, home, screen).await, &request) {
         (Err(failure), Request::Config(config::Request::Show(args))) if is_not_running(&failure) => {
             args.perform(home, screen).map(|()| ExitCode::SUCCESS)
         }
@@ -212,14 +227,14 @@ async fn carry_out<V: Remote>(verb: V, node: &Node, lines: LineSender) -> Result
     Ok(())
 }
 
-async fn follow(request: &Request, home: &Home, screen: &mut Screen) -> Result<ExitCode, Failure> {
+async fn follow(request: &mut Request, home: &Home, screen: &mut Screen) -> Result<ExitCode, Failure> {
     let answers = api::ask(home, request).await?;
     each_verb!(request, args => present(args, answers, home, screen).await)
 }
 
 /// Shows an answer to a request of this kind, whatever its arguments were.
 async fn present<V: Remote>(
-    _: &V,
+    verb: &mut V,
     mut answers: api::Answers,
     home: &Home,
     screen: &mut Screen,
@@ -227,8 +242,10 @@ async fn present<V: Remote>(
     loop {
         let text = answers.next().await?;
         match Answer::<V::Line, V::Summary>::parse(&text)? {
-            Answer::Line(_) if screen.is_json() => screen.raw(&text)?,
-            Answer::Line(line) => screen.line::<V>(line)?,
+            Answer::Line(line) => {
+                verb.agree(&line);
+                if screen.is_json() { screen.raw(&text)? } else { screen.line::<V>(line)? }
+            }
             Answer::Summary(summary) => {
                 // A node that goes down waits for its clients.
                 drop(answers);

@@ -87,5 +87,7 @@ fn not_running(home: &Home, error: &io::Error) -> Failure {
 }
 
 fn vanished() -> Failure {
-    Failure::new(Exit::NotRunning, "node_ended", "the node ended before it had answered")
+    Failure::new(Exit::NotRunning, "node_ended", "the node ended before it had answered").hint(
+        "it may have done what you asked: look before you ask again, at `pedlar wallet history` where you paid something",
+    )
 }

@@ -15,6 +15,7 @@ mod patient;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -140,8 +141,8 @@ impl Verb for Args {
 impl Remote for Args {
     async fn run(self, node: &Node, out: Out<Line>) -> Result<Summary, Failure> {
         let patient = Patient::of_node(node).await?;
-        let (mut lines, mut summary) = (examine(move || patient)?, Summary::none());
-        while let Some(line) = lines.recv().await {
+        let (mut examination, mut summary) = (Examination::begin(move || patient)?, Summary::none());
+        while let Some(line) = examination.next().await? {
             summary.count(&line);
             out.line(line).await?;
         }
@@ -164,8 +165,9 @@ impl Args {
             (file, _) => Some(prompt::passphrase(file.as_deref(), Passphrase::Known)?),
         };
         let home = home.clone();
-        let (mut lines, mut summary) = (examine(move || Patient::of_home(home, passphrase))?, Summary::none());
-        while let Some(line) = lines.recv().await {
+        let gather = move || Patient::of_home(home, passphrase);
+        let (mut examination, mut summary) = (Examination::begin(gather)?, Summary::none());
+        while let Some(line) = examination.next().await? {
             summary.count(&line);
             screen.line::<Self>(line)?;
         }
@@ -185,22 +187,45 @@ impl Summary {
     }
 }
 
-/// Makes every check on a thread of its own, which a person who has seen enough need not wait for.
-fn examine(gather: impl FnOnce() -> Patient + Send + 'static) -> Result<mpsc::Receiver<Line>, Failure> {
-    let (lines, queue) = mpsc::channel(QUEUE);
-    let look = move || {
-        let patient = gather();
-        for Check { name, look } in CHECKS {
-            for Health { found, hint } in look(&patient) {
-                let line = Line::Check { name: (*name).to_owned(), ok: hint.is_none(), found, hint };
-                if lines.blocking_send(line).is_err() {
-                    return;
+/// Every check, made on a thread of its own, which a person who has seen enough need not wait for.
+struct Examination {
+    lines: mpsc::Receiver<Line>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Examination {
+    /// Gathers what is to be looked at, and begins to look.
+    fn begin(gather: impl FnOnce() -> Patient + Send + 'static) -> Result<Self, Failure> {
+        let (sender, lines) = mpsc::channel(QUEUE);
+        let look = move || {
+            let patient = gather();
+            for Check { name, look } in CHECKS {
+                for Health { found, hint } in look(&patient) {
+                    let line = Line::Check { name: (*name).to_owned(), ok: hint.is_none(), found, hint };
+                    if sender.blocking_send(line).is_err() {
+                        return;
+                    }
                 }
             }
+        };
+        let thread = std::thread::Builder::new().name("doctor".into()).spawn(look).map_err(Failure::system)?;
+        Ok(Self { lines, thread: Some(thread) })
+    }
+
+    /// What the next check found; nothing when all are made.
+    ///
+    /// # Errors
+    /// When one of them broke off: what was not looked at is not well.
+    async fn next(&mut self) -> Result<Option<Line>, Failure> {
+        if let Some(line) = self.lines.recv().await {
+            return Ok(Some(line));
         }
-    };
-    std::thread::Builder::new().name("doctor".into()).spawn(look).map_err(Failure::system)?;
-    Ok(queue)
+        // Its last act was to let go of the lines.
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Err(_)) => Err(Failure::system("a check broke off, which is a mistake in this program")),
+            Some(Ok(())) | None => Ok(None),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -212,5 +237,11 @@ mod tests {
     fn checks_have_names_of_their_own() {
         let names: BTreeSet<_> = CHECKS.iter().map(|check| check.name).collect();
         assert_eq!(names.len(), CHECKS.len());
+    }
+
+    #[tokio::test]
+    async fn a_check_that_breaks_off_is_no_good_news() {
+        let mut examination = Examination::begin(|| panic!("as a check might")).unwrap();
+        assert!(examination.next().await.is_err());
     }
 }

@@ -121,6 +121,11 @@ impl Args {
         unagreed.then(|| Self { dry_run: true, ..self.clone() })
     }
 
+    /// What was agreed to.
+    pub(super) fn in_earnest(self) -> Self {
+        Self { dry_run: false, ..self }
+    }
+
     fn order(&self) -> Result<Order, Failure> {
         let link: Link = self.link.parse().map_err(|error| {
             Failure::usage("malformed_link", format!("the link can't be read: {error}"))

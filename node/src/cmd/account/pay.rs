@@ -134,12 +134,24 @@ impl Remote for Args {
         let paid_msat = Msat::from_sat(amount_sat).unwrap_or(Msat::MAX).msat();
         Ok(Summary { paid_msat, fees_sat: paid.fee_sat, txid: paid.txid })
     }
+
+    /// Fees may rise while somebody decides.
+    fn agree(&mut self, shown: &Line) {
+        if let Line::Quote { max_fee_sat, .. } = shown {
+            self.max_fee_sat = Some(*max_fee_sat);
+        }
+    }
 }
 
 impl Args {
     /// The dry run to be agreed to, where nobody has agreed yet.
     pub(in crate::cmd) fn rehearsal(&self) -> Option<Self> {
         (!self.yes && !self.dry_run).then(|| Self { dry_run: true, ..self.clone() })
+    }
+
+    /// What was agreed to.
+    pub(in crate::cmd) fn in_earnest(self) -> Self {
+        Self { dry_run: false, ..self }
     }
 }
 

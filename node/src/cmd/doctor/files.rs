@@ -118,7 +118,8 @@ pub(super) fn space(patient: &Patient) -> Vec<Health> {
 
 /// Every file and folder in a folder, itself included; what can't be listed is left out.
 fn walk(folder: &Path) -> Vec<PathBuf> {
-    let mut found = vec![folder.to_owned()];
+    // A home may be reached through a link; what leads out of it is not followed.
+    let mut found = vec![folder.canonicalize().unwrap_or_else(|_| folder.to_owned())];
     let mut next = 0;
     while let Some(path) = found.get(next).cloned() {
         next += 1;

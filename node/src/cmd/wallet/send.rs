@@ -129,12 +129,24 @@ impl Remote for Args {
         }
         Ok(Done {})
     }
+
+    /// Fees may rise while somebody decides.
+    fn agree(&mut self, shown: &Line) {
+        if let Line::Quote { max_fee_sat, .. } = shown {
+            self.max_fee_sat = Some(*max_fee_sat);
+        }
+    }
 }
 
 impl Args {
     /// The dry run to be agreed to, where nobody has agreed yet.
     pub(in crate::cmd) fn rehearsal(&self) -> Option<Self> {
         (!self.yes && !self.dry_run).then(|| Self { dry_run: true, ..self.clone() })
+    }
+
+    /// What was agreed to.
+    pub(in crate::cmd) fn in_earnest(self) -> Self {
+        Self { dry_run: false, ..self }
     }
 
     /// What is to be paid, under ids of its own.
@@ -154,4 +166,27 @@ impl Args {
 fn payee(text: &str) -> Result<(String, u64), String> {
     let (address, amount) = text.rsplit_once('=').ok_or("expected ADDRESS=AMOUNT, such as tb1q…=50000sat")?;
     Ok((address.to_owned(), sat(amount).map_err(|e| e.to_string())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_was_shown_is_the_most_that_is_paid() {
+        let Typed { args } = Typed::parse_from(["send", "tb1q", "5000sat"]);
+        let mut rehearsal = args.rehearsal().unwrap();
+        assert!(rehearsal.dry_run && rehearsal.max_fee_sat.is_none());
+        rehearsal.agree(&Line::Quote { amount_sat: 5_000, fee_sat: 150, max_fee_sat: 300 });
+        let agreed = rehearsal.in_earnest();
+        assert!(!agreed.dry_run);
+        assert_eq!(fee_limit(agreed.max_fee_sat, agreed.max_sat, 5_000, 9_000).unwrap(), 300, "whatever a fee is now");
+    }
 }
