@@ -11,7 +11,8 @@
 //! |---|---|
 //! | `config` | what the swarm is told at its start, the bounds, the names of protocols |
 //! | `handle`, `task` | the two ends of the command queue |
-//! | `behaviour`, `transport`, `tls`, `translate` | libp2p put together, and its events in our words |
+//! | `behaviour`, `transport`, `translate` | libp2p put together, and its events in our words |
+//! | `tls`, `muxer` | what secures a TCP connection, and what shares it among streams |
 //! | `gates` | how many inbound connections an address and a subnet may have |
 //! | `connections`, `dials`, `feed` | who is connected, dialled, trimmed, and what the node is told of it |
 //! | `records`, `announce`, `lookups` | provider records: kept for others, announced, looked up |
@@ -30,6 +31,7 @@ mod gates;
 mod gossip;
 mod handle;
 mod lookups;
+mod muxer;
 mod records;
 mod streams;
 mod task;

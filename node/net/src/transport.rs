@@ -2,14 +2,11 @@
 
 use std::{io, net::TcpListener, time::Duration};
 
-use libp2p::{Multiaddr, Swarm, SwarmBuilder, identity::Keypair, multiaddr::Protocol, noise, swarm, tcp, yamux};
+use libp2p::{Multiaddr, Swarm, SwarmBuilder, identity::Keypair, multiaddr::Protocol, noise, swarm, tcp};
 
-use crate::{Limits, addresses::ip, behaviour::Behaviour, tls::Tls};
+use crate::{Limits, addresses::ip, behaviour::Behaviour, muxer::Yamux, tls::Tls};
 
-/// Streams of one connection that Yamux allows before it ends the connection; each may hold 256 KiB unread, so this is
-/// 40 MiB at worst. Well above what our own bounds on streams add up to.
-const MAX_YAMUX_STREAMS: usize = 160;
-/// The same for QUIC, which makes the peer wait instead.
+/// Streams of a QUIC connection that a peer may have open; it waits to open more.
 const MAX_QUIC_STREAMS: u32 = 128;
 /// Inbound streams of a connection that negotiate their protocol at a time; the others wait.
 const MAX_NEGOTIATING: usize = 64;
@@ -28,7 +25,7 @@ pub(crate) fn swarm(
     let idle = limits.idle;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default(), (|key: &Keypair| Tls::new(key, tls), noise::Config::new), yamux_config)
+        .with_tcp(tcp::Config::default(), (|key: &Keypair| Tls::new(key, tls), noise::Config::new), Yamux::new)
         .map_err(|error| error.to_string())?
         .with_quic_config(|config| quic_config(config, handshake))
         .with_behaviour(|_| behaviour);
@@ -50,12 +47,6 @@ pub(crate) fn check_free(addr: &Multiaddr) -> io::Result<()> {
         (Some(ip), Some(Protocol::Tcp(port))) if port != 0 => TcpListener::bind((ip, port)).map(drop),
         _ => Ok(()),
     }
-}
-
-fn yamux_config() -> yamux::Config {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(MAX_YAMUX_STREAMS);
-    config
 }
 
 fn quic_config(mut config: libp2p::quic::Config, handshake: Duration) -> libp2p::quic::Config {
