@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 use pedlar_protocol::content::{Root, Size};
 
-pub use download::{CHECKPOINT_GROUPS, Download, FinishError, OpenError, WriteError};
+pub use download::{CHECKPOINT_GROUPS, Checkpoint, Download, FinishError, OpenError, Synced, WriteError};
 pub(crate) use files::folder_of;
 pub use folder::{FolderDownload, PublishedFolder, Skipped, publish_folder};
 pub use name::safe_name;

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verified, Walk};
 use rustix::fs::OFlags;
@@ -23,7 +24,8 @@ pub use finish::FinishError;
 
 /// The most groups written between two checkpoints: 16 MiB, the largest window.
 ///
-/// A power cut loses at most this much that was paid for, and a sync of 16 MiB costs less than fetching it does.
+/// A power cut loses at most this much and what is being synced, none of it signed for; a sync of 16 MiB costs less than
+/// fetching it does.
 pub const CHECKPOINT_GROUPS: usize = 1024;
 
 /// Why a download cannot begin or go on.
@@ -87,8 +89,31 @@ pub struct Download {
     root: Root,
     size: Size,
     paths: Paths,
-    files: Files,
+    files: Arc<Files>,
     have: Have,
+}
+
+/// What was written until a moment, on its way to the disk.
+#[derive(Debug)]
+#[must_use]
+pub struct Checkpoint {
+    files: Arc<Files>,
+    groups: Vec<u64>,
+}
+
+/// A [`Checkpoint`] that has come to the disk, or has not.
+#[derive(Debug)]
+#[must_use]
+pub struct Synced {
+    groups: Vec<u64>,
+    outcome: io::Result<()>,
+}
+
+impl Checkpoint {
+    /// Waits for the disk; the download is not needed meanwhile.
+    pub fn sync(self) -> Synced {
+        Synced { outcome: self.files.sync(), groups: self.groups }
+    }
 }
 
 #[derive(Debug)]
@@ -146,21 +171,23 @@ impl Download {
         self.size
     }
 
-    /// Keeps a verified part of this download's object.
+    /// Keeps verified parts of this download's object.
     ///
-    /// Every [`CHECKPOINT_GROUPS`] groups this includes a [`checkpoint`](Self::checkpoint). The last group proves the
-    /// size: with it room is reserved for all others, where the file system can do that.
+    /// With [`CHECKPOINT_GROUPS`] groups since the last one this includes a [`checkpoint`](Self::checkpoint). The last
+    /// group proves the size: with it room is reserved for all others, where the file system can do that.
     ///
     /// # Errors
-    /// See [`WriteError`]; the part then counts as missing.
-    pub fn write(&mut self, verified: &Verified) -> Result<(), WriteError> {
-        self.files.write(verified.item(), verified.bytes())?;
-        if let Item::Group { index, .. } = verified.item() {
-            if index + 1 == self.size.group_count() {
-                reserve(&self.files.data, self.size.bytes())?;
-            }
-            self.have.insert(index);
+    /// See [`WriteError`]; the parts then count as missing.
+    pub fn write(&mut self, parts: &[Verified]) -> Result<(), WriteError> {
+        self.files.write(parts)?;
+        let indices = parts.iter().filter_map(|part| match part.item() {
+            Item::Group { index, .. } => Some(index),
+            Item::Parent { .. } => None,
+        });
+        if indices.clone().any(|index| index + 1 == self.size.group_count()) {
+            reserve(&self.files.data, self.size.bytes())?;
         }
+        indices.for_each(|index| self.have.insert(index));
         if self.have.fresh_count() >= CHECKPOINT_GROUPS { self.checkpoint() } else { Ok(()) }
     }
 
@@ -175,11 +202,32 @@ impl Download {
         if self.have.fresh_count() == 0 {
             return Ok(());
         }
-        let stored = self.files.sync().and_then(|()| self.have.store(&self.files.outboard, HAVE_AT));
+        let synced = self.begin_checkpoint().sync();
+        self.end_checkpoint(synced)
+    }
+
+    /// Begins a checkpoint of all that was written, so that it can be synced while more is written.
+    #[must_use]
+    pub fn begin_checkpoint(&mut self) -> Checkpoint {
+        Checkpoint { files: Arc::clone(&self.files), groups: self.have.take_fresh() }
+    }
+
+    /// Ends a checkpoint: what it was begun with survives a power cut when this returns.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint).
+    pub fn end_checkpoint(&mut self, Synced { groups, outcome }: Synced) -> Result<(), WriteError> {
+        let stored = outcome.and_then(|()| self.have.store(&groups, &self.files.outboard, HAVE_AT));
         stored.map_err(|error| {
-            self.have.forget_fresh();
+            self.have.forget(&groups);
             error.into()
         })
+    }
+
+    /// How many groups were written since a checkpoint was last begun.
+    #[must_use]
+    pub fn fresh_groups(&self) -> usize {
+        self.have.fresh_count()
     }
 
     /// The first groups to fetch, from group `from` on and at most `limit`.
@@ -242,7 +290,7 @@ impl Download {
                 false => at(&paths.part)(error),
             }
         })?;
-        let files = Files { data, outboard: state, outboard_at: state::outboard_at(size) };
+        let files = Arc::new(Files { data, outboard: state, outboard_at: state::outboard_at(size) });
         Ok(Self { root, size, paths, files, have: Have::none(size) })
     }
 
@@ -265,7 +313,7 @@ impl Download {
         let data = options().open(&paths.part).map_err(at(&paths.part))?;
         let found = data.metadata().map_err(at(&paths.part))?.len();
         let part = paths.part.clone();
-        let files = Files { data, outboard: state, outboard_at: state::outboard_at(size) };
+        let files = Arc::new(Files { data, outboard: state, outboard_at: state::outboard_at(size) });
         let mut download = Self { root, size, paths, files, have };
         if found != size.bytes() {
             let reserved = download.files.data.set_len(size.bytes());

@@ -1,13 +1,16 @@
 //! An object's two files, its bytes and its hash tree, and the small durable steps that more than one module takes.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use pedlar_protocol::content::{GROUP_LEN, Item, Root};
+use pedlar_protocol::content::{GROUP_LEN, Item, Root, Verified};
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, pwritev, retry_on_intr};
+
+/// Pieces of one write: a quarter of what the system takes.
+const MAX_PIECES: usize = 256;
 
 /// The files that the items of a response lie in.
 #[derive(Debug)]
@@ -25,10 +28,28 @@ impl Files {
         file.read_exact_at(into, at)
     }
 
-    /// Writes the bytes of `item`.
-    pub(super) fn write(&self, item: Item, bytes: &[u8]) -> io::Result<()> {
-        let (file, at) = self.place(item);
-        file.write_all_at(bytes, at)
+    /// Writes what these items hold, neighbours by one call of the system.
+    pub(super) fn write(&self, items: &[Verified]) -> io::Result<()> {
+        let (groups, mut parents): (Vec<&Verified>, Vec<&Verified>) =
+            items.iter().partition(|verified| matches!(verified.item(), Item::Group { .. }));
+        // They come in another order than that in which they lie.
+        parents.sort_by_key(|parent| self.place(parent.item()).1);
+        self.write_runs(&parents)?;
+        self.write_runs(&groups)
+    }
+
+    /// Writes items of one file.
+    fn write_runs(&self, items: &[&Verified]) -> io::Result<()> {
+        let place = |verified: &Verified| self.place(verified.item());
+        let joins = |left: &&Verified, right: &&Verified| place(left).1 + left.bytes().len() as u64 == place(right).1;
+        for run in items.chunk_by(joins).flat_map(|run| run.chunks(MAX_PIECES)) {
+            let mut pieces: Vec<IoSlice<'_>> = run.iter().map(|verified| IoSlice::new(verified.bytes())).collect();
+            if let Some(first) = run.first() {
+                let (file, at) = place(first);
+                write_all_at(file, &mut pieces, at)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes what was written survive a power cut.
@@ -43,6 +64,20 @@ impl Files {
             Item::Group { index, .. } => (&self.data, index * GROUP_LEN),
         }
     }
+}
+
+/// Writes the pieces one behind the other from byte `at` on.
+fn write_all_at(file: &File, mut pieces: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
+    IoSlice::advance_slices(&mut pieces, 0);
+    while !pieces.is_empty() {
+        let written = retry_on_intr(|| pwritev(file, pieces, at))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        at += written as u64;
+        IoSlice::advance_slices(&mut pieces, written);
+    }
+    Ok(())
 }
 
 /// Where the hash tree of an object is kept.

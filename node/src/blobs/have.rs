@@ -11,13 +11,15 @@ use pedlar_protocol::content::{Groups, Size};
 /// In the file a bit is set only after the data it stands for is durable, and is otherwise never touched. So no
 /// checksum is needed: a write that a power cut tore leaves some bits old and some new, and both are true.
 ///
-/// Memory: one bit for each 16 KiB, 128 KiB for an object of 16 GiB.
+/// Memory: two bits for each 16 KiB, 256 KiB for an object of 16 GiB.
 #[derive(Debug)]
 pub(super) struct Have {
     bits: Vec<u8>,
+    /// The bits as they are in the file.
+    stored: Vec<u8>,
     groups: Groups,
     missing: u64,
-    /// Set in memory, not yet in the file.
+    /// Set in memory since [`Have::take_fresh`].
     fresh: Vec<u64>,
 }
 
@@ -30,40 +32,49 @@ impl Have {
     /// The bits of a new download: none set.
     pub(super) fn none(size: Size) -> Self {
         let bits = vec![0; Self::file_len(size) as usize];
-        Self { bits, groups: size.groups(), missing: size.group_count(), fresh: Vec::new() }
+        Self { stored: bits.clone(), bits, groups: size.groups(), missing: size.group_count(), fresh: Vec::new() }
     }
 
     /// The bits that lie in `file` from byte `at` on.
     pub(super) fn load(size: Size, file: &File, at: u64) -> io::Result<Self> {
         let mut have = Self::none(size);
         file.read_exact_at(&mut have.bits, at)?;
+        have.stored.clone_from(&have.bits);
         let present = have.groups.indices().filter(|index| have.contains(*index)).count() as u64;
         have.missing -= present;
         Ok(have)
     }
 
-    /// Writes the bits set since the last call to `file` from byte `at` on; what they stand for is durable already.
-    pub(super) fn store(&mut self, file: &File, at: u64) -> io::Result<()> {
-        let bytes = self.fresh.iter().map(|index| (index / 8) as usize);
+    /// The groups set since the last call, which [`store`](Self::store) is due for once their data is durable.
+    pub(super) fn take_fresh(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Writes the bits of these groups to `file` from byte `at` on; what they stand for is durable already.
+    pub(super) fn store(&mut self, groups: &[u64], file: &File, at: u64) -> io::Result<()> {
+        let bytes = groups.iter().map(|index| (index / 8) as usize);
         let (Some(first), Some(last)) = (bytes.clone().min(), bytes.max()) else {
             return Ok(());
         };
-        file.write_all_at(self.bits.get(first..=last).unwrap_or_default(), at + first as u64)?;
-        self.fresh.clear();
-        Ok(())
+        for index in groups {
+            if let Some(byte) = self.stored.get_mut((index / 8) as usize) {
+                *byte |= bit(*index);
+            }
+        }
+        file.write_all_at(self.stored.get(first..=last).unwrap_or_default(), at + first as u64)
     }
 
     /// Writes all bits, also those that were taken back.
     pub(super) fn rewrite(&mut self, file: &File, at: u64) -> io::Result<()> {
         self.fresh.clear();
+        self.stored.clone_from(&self.bits);
         file.write_all_at(&self.bits, at)
     }
 
-    /// Forgets the bits set since the last [`store`](Self::store): their data may not have reached the disk.
-    pub(super) fn forget_fresh(&mut self) {
-        for index in std::mem::take(&mut self.fresh) {
-            self.remove(index);
-        }
+    /// Forgets these groups and all fresh ones: their data may not have reached the disk.
+    pub(super) fn forget(&mut self, groups: &[u64]) {
+        let fresh = self.take_fresh();
+        groups.iter().chain(&fresh).for_each(|index| self.remove(*index));
     }
 
     pub(super) fn contains(&self, index: u64) -> bool {
@@ -91,7 +102,7 @@ impl Have {
         }
     }
 
-    /// How many groups were set since the last [`store`](Self::store).
+    /// How many groups were set since the last [`take_fresh`](Self::take_fresh).
     pub(super) fn fresh_count(&self) -> usize {
         self.fresh.len()
     }

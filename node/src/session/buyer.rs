@@ -1,7 +1,7 @@
 //! The buyer's side: ranges are wanted, verified and written on a thread of their own, signed for, and wanted again.
 //!
 //! ```text
-//! market: receipt ─▶ journal ─▶ Want ─▶ seller ─▶ frames ─▶ sink thread: verify, write, sync ─▶ market: receipt …
+//! market: receipt ─▶ journal ─▶ Want ─▶ seller ─▶ frames ─▶ sink threads: verify, write, sync ─▶ market: receipt …
 //! ```
 
 use std::sync::{Arc, Mutex};
@@ -324,24 +324,23 @@ impl Trading<'_> {
                 self.session.handle_verified(bytes);
                 progress(bytes);
             }
-            Sunk::Range => {
+            Sunk::Range(synced) => {
                 let ranges = self.signing.take().map_or(0, |signing| signing.ranges) + 1;
-                let receipt = self.sign();
+                let receipt = self.sign(synced);
                 let stored = self.driver.stored().boxed();
                 self.signing = Some(Signing { receipt, ranges, stored });
             }
         }
     }
 
-    /// Signs for all that is verified and written; it must not be sent before it is stored.
-    fn sign(&self) -> SignedReceipt {
-        let units = self.session.verified();
+    /// Signs for so many bytes of the session, which are verified and synced; it must not be sent before it is stored.
+    fn sign(&self, units: u64) -> SignedReceipt {
         self.driver.update(|market| market.handle_verified(now(), &self.quote, units))
     }
 
     /// The last receipt, stored before it can be sent.
     async fn sign_last(&mut self) -> Result<(), BuyFailure> {
-        let receipt = self.sign();
+        let receipt = self.sign(self.session.verified());
         self.driver.stored().await?;
         self.receipt = Some(receipt);
         Ok(())

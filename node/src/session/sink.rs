@@ -1,10 +1,17 @@
-//! The thread that verifies and writes what a seller sends, so that neither hashing nor the disk stops the connection.
+//! The threads that verify, write and sync what a seller sends, so that neither hashing nor the disk stops the connection,
+//! and the disk not the hashing.
+//!
+//! ```text
+//! frames ─▶ sink: verify, write ─▶ syncer: sync ─▶ a receipt may be signed
+//! ```
 
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
-use pedlar_protocol::content::{Groups, OutOfRange, Root, Size, Verifier, VerifyError};
+use pedlar_protocol::content::{Groups, OutOfRange, Root, Size, Verified, Verifier, VerifyError};
 use tokio::sync::mpsc;
 
 use crate::blobs::{Download, WriteError};
@@ -12,12 +19,19 @@ use crate::blobs::{Download, WriteError};
 /// Frames between the stream and the thread: 2 MiB at the most.
 const QUEUE: usize = 8;
 
+/// Groups that are written before they are synced, if the range does not end before: 4 MiB. Then most of a range is on the
+/// disk when its last byte comes.
+const SYNC_GROUPS: usize = 256;
+
+/// Words for the syncer that wait while it waits for the disk.
+const SYNCS: usize = 4;
+
 /// What the sink thread has done.
 pub(super) enum Sunk {
     /// So many bytes more are verified and written; said once a frame, since each word of it wakes the connection's task.
     Bytes(u64),
-    /// The range is complete, and synced.
-    Range,
+    /// The oldest range is complete, and synced with all before it: so many bytes in all.
+    Range(u64),
 }
 
 /// Why the sink thread takes no more.
@@ -54,7 +68,7 @@ impl Sink {
         // As much as a full queue can lead to: the thread never waits for its reader while it holds the file.
         let (report, news) = mpsc::channel(2 * QUEUE + 2);
         let spawned = thread::Builder::new().name("sink".into()).spawn(move || {
-            let sunk = sink(root, size, &download, inbox, &report);
+            let sunk = sink_and_sync(root, size, &download, inbox, &report);
             // All that verified is signed for, whatever the session ended with: it is to survive a crash, too.
             let kept = lock(&download).checkpoint();
             // Before the last report: who hears of the end is the file's only owner.
@@ -110,14 +124,43 @@ impl Sink {
     }
 }
 
+/// What the syncer is told.
+enum Written {
+    /// There is enough for a sync.
+    Much,
+    /// A range is complete, with so many bytes of the session.
+    Range(u64),
+}
+
+/// Sinks what comes, with a second thread that syncs; both have ended when this returns.
+fn sink_and_sync(
+    root: Root,
+    size: Size,
+    download: &Mutex<Download>,
+    inbox: mpsc::Receiver<Piece>,
+    report: &mpsc::Sender<Result<Sunk, SinkError>>,
+) -> Result<(), SinkError> {
+    thread::scope(|threads| {
+        let (written, words) = sync_channel(SYNCS);
+        let syncer = thread::Builder::new().name("syncer".into());
+        let syncing = syncer.spawn_scoped(threads, || sync(download, words, report)).map_err(WriteError::from)?;
+        let sunk = sink(root, size, download, inbox, &written, report);
+        drop(written);
+        let synced = syncing.join().unwrap_or_else(|_| Err(io::Error::other("the syncer ended").into()));
+        synced.map_err(SinkError::from).and(sunk)
+    })
+}
+
 fn sink(
     root: Root,
     size: Size,
     download: &Mutex<Download>,
     mut inbox: mpsc::Receiver<Piece>,
+    syncer: &SyncSender<Written>,
     report: &mpsc::Sender<Result<Sunk, SinkError>>,
 ) -> Result<(), SinkError> {
     let mut verifier: Option<Verifier> = None;
+    let mut total = 0;
     while let Some(piece) = inbox.blocking_recv() {
         let mut bytes = match piece {
             // The next range begins where the last one is complete.
@@ -130,38 +173,65 @@ fn sink(
             Piece::Bytes(bytes) => bytes,
         };
         let verifying = verifier.as_mut().ok_or(SinkError::Order)?;
-        let (written, outcome) = write_verified(verifying, download, &mut bytes);
+        let (verified, outcome) = verify(verifying, &mut bytes);
+        let fresh_groups = {
+            let mut download = lock(download);
+            download.write(&verified)?;
+            download.fresh_groups()
+        };
+        let written: u64 = verified.iter().map(Verified::payload_len).sum();
         if written > 0 {
+            total += written;
             let _ = report.blocking_send(Ok(Sunk::Bytes(written)));
         }
         outcome?;
         if verifying.is_complete() {
             verifier = None;
-            // Before the receipt: what is signed for survives a crash.
-            lock(download).checkpoint()?;
-            let _ = report.blocking_send(Ok(Sunk::Range));
+            if syncer.send(Written::Range(total)).is_err() {
+                // It says itself why it ended.
+                return Ok(());
+            }
+        } else if fresh_groups >= SYNC_GROUPS {
+            // A syncer that has words waiting comes to these groups with them.
+            let _ = syncer.try_send(Written::Much);
         }
     }
     Ok(())
 }
 
-/// Writes what `bytes` prove; how much, also when what follows it is wrong.
-fn write_verified(
-    verifier: &mut Verifier,
+/// Syncs what was written whenever there is enough of it, and all of each range before its end is reported.
+fn sync(
     download: &Mutex<Download>,
-    bytes: &mut Bytes,
-) -> (u64, Result<(), SinkError>) {
-    let mut written = 0;
-    loop {
-        let verified = match verifier.next(bytes) {
-            Ok(Some(verified)) => verified,
-            Ok(None) => return (written, Ok(())),
-            Err(wrong) => return (written, Err(wrong.into())),
+    words: Receiver<Written>,
+    report: &mpsc::Sender<Result<Sunk, SinkError>>,
+) -> Result<(), WriteError> {
+    while let Ok(word) = words.recv() {
+        let mut ranges = Vec::new();
+        let mut take = |word| match word {
+            Written::Range(total) => ranges.push(total),
+            Written::Much => {}
         };
-        if let Err(error) = lock(download).write(&verified) {
-            return (written, Err(error.into()));
+        take(word);
+        words.try_iter().for_each(take);
+        let checkpoint = lock(download).begin_checkpoint();
+        let synced = checkpoint.sync();
+        lock(download).end_checkpoint(synced)?;
+        for total in ranges {
+            let _ = report.blocking_send(Ok(Sunk::Range(total)));
         }
-        written += verified.payload_len();
+    }
+    Ok(())
+}
+
+/// What `bytes` prove, also when what follows it is wrong.
+fn verify(verifier: &mut Verifier, bytes: &mut Bytes) -> (Vec<Verified>, Result<(), SinkError>) {
+    let mut proven = Vec::new();
+    loop {
+        match verifier.next(bytes) {
+            Ok(Some(verified)) => proven.push(verified),
+            Ok(None) => return (proven, Ok(())),
+            Err(wrong) => return (proven, Err(wrong.into())),
+        }
     }
 }
 

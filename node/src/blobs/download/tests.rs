@@ -21,7 +21,7 @@ impl Shop {
 
     /// Downloads `groups` without a checkpoint.
     fn fetch(&self, download: &mut Download, groups: Groups) {
-        self.verified(groups).iter().for_each(|item| download.write(item).unwrap());
+        self.verified(groups).chunks(1).for_each(|item| download.write(item).unwrap());
     }
 
     fn finish(&self) {
@@ -46,6 +46,14 @@ impl Shop {
         self.fetch(&mut download, groups);
         download.checkpoint().unwrap();
         download.paths
+    }
+}
+
+impl Download {
+    /// From now on its bytes go to this device.
+    fn replace_data(&mut self, device: &str) {
+        let Files { data, .. } = Arc::get_mut(&mut self.files).unwrap();
+        *data = File::options().write(true).open(device).unwrap();
     }
 }
 
@@ -186,9 +194,9 @@ fn a_full_disk_is_said_and_costs_nothing_that_was_kept() {
     let mut download = shop.open().unwrap();
     shop.fetch(&mut download, groups(0, 10));
     download.checkpoint().unwrap();
-    download.files.data = File::options().write(true).open("/dev/full").unwrap();
+    download.replace_data("/dev/full");
     let group = shop.verified(groups(20, 21)).pop().unwrap();
-    assert!(matches!(download.write(&group), Err(WriteError::NoSpace)));
+    assert!(matches!(download.write(&[group]), Err(WriteError::NoSpace)));
     assert_eq!(missing(&download), [(10, 62)]);
     drop(download);
     shop.finish();
@@ -202,11 +210,45 @@ fn what_a_failed_sync_may_have_lost_counts_as_missing() {
     download.checkpoint().unwrap();
     shop.fetch(&mut download, groups(10, 20));
     // A device that takes writes and cannot be synced.
-    download.files.data = File::options().write(true).open("/dev/null").unwrap();
+    download.replace_data("/dev/null");
     assert!(matches!(download.checkpoint(), Err(WriteError::Io(_))));
     assert_eq!(missing(&download), [(10, 62)]);
     drop(download);
     assert_eq!(missing(&shop.open().unwrap()), [(10, 62)]);
+}
+
+#[test]
+fn what_is_written_while_a_checkpoint_is_synced_is_not_claimed_by_it() {
+    let shop = Shop::new(LEN);
+    let mut download = shop.open().unwrap();
+    shop.fetch(&mut download, groups(0, 10));
+    let checkpoint = download.begin_checkpoint();
+    shop.fetch(&mut download, groups(10, 20));
+    let synced = checkpoint.sync();
+    download.end_checkpoint(synced).unwrap();
+    assert_eq!((missing(&download), download.fresh_groups()), (vec![(20, 62)], 10));
+    let claimed = Have::load(shop.blob.size, &download.files.outboard, HAVE_AT).unwrap();
+    assert_eq!(claimed.run(0, u64::MAX, true), Some(groups(0, 10)), "though groups 8 to 15 share a byte");
+    assert_eq!(claimed.missing_count(), 52);
+    download.checkpoint().unwrap();
+    drop(download);
+    assert_eq!(missing(&shop.open().unwrap()), [(20, 62)]);
+}
+
+#[test]
+fn a_sync_that_fails_costs_what_was_written_meanwhile_too() {
+    let shop = Shop::new(LEN);
+    let mut download = shop.open().unwrap();
+    shop.fetch(&mut download, groups(0, 10));
+    download.checkpoint().unwrap();
+    shop.fetch(&mut download, groups(10, 20));
+    download.replace_data("/dev/null");
+    let checkpoint = download.begin_checkpoint();
+    shop.fetch(&mut download, groups(30, 31));
+    let synced = checkpoint.sync();
+    assert!(matches!(download.end_checkpoint(synced), Err(WriteError::Io(_))));
+    assert_eq!(missing(&download), [(10, 62)]);
+    assert_eq!(download.fresh_groups(), 0);
 }
 
 #[test]
