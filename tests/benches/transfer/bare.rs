@@ -20,6 +20,10 @@ use crate::measure::{Process, Run, quiet_disk};
 /// The first argument of a process that is one side of a copy.
 pub(crate) const ROLE: &str = "bare";
 
+/// What secures a TCP connection: a source that does not know TLS leaves Noise to those that know both.
+pub(crate) const TLS: &str = "tls";
+pub(crate) const NOISE: &str = "noise";
+
 /// The stream protocol of a copy.
 const PROTOCOL: &str = "copy";
 
@@ -36,9 +40,9 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Starts it, listening on `listen`.
-    pub(crate) async fn start(file: &Path, listen: &str) -> Self {
-        let mut child = this_program(&["serve", path(file), listen]);
+    /// Starts it, listening on `listen`; over TCP it knows TLS or Noise, whichever this says.
+    pub(crate) async fn start(file: &Path, listen: &str, security: &str) -> Self {
+        let mut child = this_program(&["serve", path(file), listen, security]);
         let stdout = child.stdout.take().expect("its output");
         let addr = BufReader::new(stdout).lines().next_line().await.expect("its output").expect("its address");
         Self { child, addr }
@@ -65,18 +69,18 @@ fn this_program(args: &[&str]) -> Child {
     command.spawn().expect("this program starts again")
 }
 
-/// One side of a copy: `serve FILE LISTEN` or `fetch ADDR DEST`.
-pub(crate) async fn run(mut args: impl Iterator<Item = String>) {
-    let mut next = || args.next().expect("an argument");
-    match (next().as_str(), next(), next()) {
-        ("serve", file, listen) => serve(&file, &listen).await,
-        ("fetch", addr, dest) => fetch(&addr, &dest).await,
-        (other, ..) => panic!("no role: {other}"),
+/// One side of a copy: `serve FILE LISTEN SECURITY` or `fetch ADDR DEST`.
+pub(crate) async fn run(args: impl Iterator<Item = String>) {
+    let args: Vec<String> = args.collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["serve", file, listen, security] => serve(file, listen, *security == TLS).await,
+        ["fetch", addr, dest] => fetch(addr, dest).await,
+        other => panic!("no role: {other:?}"),
     }
 }
 
-async fn serve(file: &str, listen: &str) {
-    let (net, mut events) = swarm(vec![listen.parse().expect("an address")]).await;
+async fn serve(file: &str, listen: &str, tls: bool) {
+    let (net, mut events) = swarm(vec![listen.parse().expect("an address")], tls).await;
     let addr = net.listen_addrs().first().cloned().expect("it listens");
     println!("{addr}/p2p/{}", net.peer_id());
     while let Some(InboundStream { stream, .. }) = events.streams.recv().await {
@@ -104,7 +108,7 @@ async fn give(mut stream: Stream, mut file: File) {
 }
 
 async fn fetch(addr: &str, dest: &str) {
-    let (net, _events) = swarm(Vec::new()).await;
+    let (net, _events) = swarm(Vec::new(), true).await;
     let addr: Multiaddr = addr.parse().expect("an address");
     let peer: PeerId = addr.to_string().rsplit('/').next().expect("an id").parse().expect("an id");
     let me = Process(std::process::id());
@@ -132,7 +136,7 @@ async fn fetch(addr: &str, dest: &str) {
     println!("{} {}", begun.elapsed().as_secs_f64(), me.cpu_s() - before_s);
 }
 
-async fn swarm(listen: Vec<Multiaddr>) -> (NetHandle, NetEvents) {
+async fn swarm(listen: Vec<Multiaddr>, tls: bool) -> (NetHandle, NetEvents) {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).expect("randomness");
     let config = NetConfig {
@@ -145,7 +149,7 @@ async fn swarm(listen: Vec<Multiaddr>) -> (NetHandle, NetEvents) {
         remembered: Vec::new(),
         external: Vec::new(),
         kad_server: true,
-        tls: true,
+        tls,
         agent: "bench".to_owned(),
         limits: Limits::default(),
     };

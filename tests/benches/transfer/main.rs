@@ -13,6 +13,7 @@
 //! | [`transports`] | TLS, Noise and QUIC |
 //! | [`publish`] | publishing against `b3sum` |
 //! | [`crowd`] | many buyers at once on one seller |
+//! | [`offers`] | checking offers against verifying their signatures |
 //! | [`idle`] | a node that does nothing in a market of 50 |
 //! | [`market`], [`measure`] | what they share: nodes as processes, and what the system says of a process |
 //!
@@ -25,6 +26,7 @@ mod idle;
 mod market;
 mod measure;
 mod memory;
+mod offers;
 mod others;
 mod publish;
 mod rounds;
@@ -40,7 +42,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_pedlar-under-test");
 const USAGE: &str = "\
 Usage: cargo bench -p pedlar-tests --bench transfer -- [OPTION…]
 
-  --only NAME,…       only these: rounds, memory, transports, publish, crowd, idle   (default: all)
+  --only NAME,…       only these: rounds, memory, transports, publish, offers, crowd, idle   (default: all)
   --against NAME,…    in `rounds`, only against these: unpaid, bare, sendme, libtorrent   (default: all),
                       before: the program of an earlier build that BEFORE_EXE names
   --size MIB          bytes of a transfer   (default: 1024)
@@ -116,6 +118,9 @@ async fn measure_all(options: &Options) {
     }
     if options.wants("publish") {
         publish::measure(options, &mut report).await;
+    }
+    if options.wants("offers") {
+        offers::measure(options, &mut report);
     }
     if options.wants("crowd") {
         crowd::measure(options, &mut report).await;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::Options;
-use crate::bare::Source;
+use crate::bare::{Source, TLS};
 use crate::market::{Good, Market, PRICE};
 use crate::measure::{Report, Run, Target};
 use crate::others::{Seed, Sendme, has_libtorrent, program};
@@ -80,7 +80,7 @@ impl Rival {
                 Ok(Self::Before(Box::new(market), good))
             }
             "unpaid" => Ok(Self::Unpaid(market.publish("free film", good.len, "0sat/GiB").await)),
-            "bare" => Ok(Self::Bare(Source::start(&good.file, LOOPBACK).await)),
+            "bare" => Ok(Self::Bare(Source::start(&good.file, LOOPBACK, TLS).await)),
             "sendme" => {
                 let program = program("SENDME_EXE", "sendme").await;
                 let program = program.ok_or("no `sendme`: cargo install sendme, or set SENDME_EXE")?;

@@ -2,14 +2,16 @@
 
 use pedlar_tests::cluster::World;
 
-use crate::bare::Source;
+use crate::bare::{NOISE, Source, TLS};
 use crate::measure::{Report, Run, Target};
 use crate::{Options, PROGRAM};
 
-/// What is said of it, and where the source listens.
-const TRANSPORTS: [(&str, &str); 2] = [
-    ("TCP, TLS / TCP, TLS (the default)", "/ip4/127.0.0.1/tcp/0"),
-    ("QUIC / TCP, TLS", "/ip4/127.0.0.1/udp/0/quic-v1"),
+/// What is said of it, where the source listens, and what it knows; the first is the default, which the others are held
+/// against (deploy/decisions).
+const TRANSPORTS: [(&str, &str, &str); 3] = [
+    ("TCP with TLS, the default / itself", "/ip4/127.0.0.1/tcp/0", TLS),
+    ("TCP with Noise / TCP with TLS", "/ip4/127.0.0.1/tcp/0", NOISE),
+    ("QUIC / TCP with TLS", "/ip4/127.0.0.1/udp/0/quic-v1", TLS),
 ];
 
 pub(crate) async fn measure(options: &Options, report: &mut Report) {
@@ -17,8 +19,8 @@ pub(crate) async fn measure(options: &Options, report: &mut Report) {
     let file = world.file("film", options.size);
     let dest = world.path("download");
     let mut sources = Vec::new();
-    for (figure, listen) in TRANSPORTS {
-        sources.push((figure, Source::start(&file, listen).await, Vec::new()));
+    for (figure, listen, security) in TRANSPORTS {
+        sources.push((figure, Source::start(&file, listen, security).await, Vec::new()));
     }
     for _ in 0..options.pairs {
         for (_, source, runs) in &mut sources {
