@@ -16,7 +16,7 @@ mod reader;
 mod state;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;

@@ -22,7 +22,7 @@ mod tests;
 
 pub use finish::FinishError;
 
-/// The most groups written between two checkpoints: 16 MiB, the largest window.
+/// Groups that are not to be exceeded without a checkpoint: 16 MiB, the largest window.
 ///
 /// A power cut loses at most this much and what is being synced, none of it signed for; a sync of 16 MiB costs less than
 /// fetching it does.
@@ -173,8 +173,8 @@ impl Download {
 
     /// Keeps verified parts of this download's object.
     ///
-    /// With [`CHECKPOINT_GROUPS`] groups since the last one this includes a [`checkpoint`](Self::checkpoint). The last
-    /// group proves the size: with it room is reserved for all others, where the file system can do that.
+    /// With [`CHECKPOINT_GROUPS`] [fresh](Self::fresh_groups) ones a checkpoint is due. The last group proves the size:
+    /// with it room is reserved for all others, where the file system can do that.
     ///
     /// # Errors
     /// See [`WriteError`]; the parts then count as missing.
@@ -188,7 +188,7 @@ impl Download {
             reserve(&self.files.data, self.size.bytes())?;
         }
         indices.for_each(|index| self.have.insert(index));
-        if self.have.fresh_count() >= CHECKPOINT_GROUPS { self.checkpoint() } else { Ok(()) }
+        Ok(())
     }
 
     /// Makes all that was written survive a power cut: first the bytes and the hash tree, then the bits that claim them.
@@ -206,8 +206,8 @@ impl Download {
         self.end_checkpoint(synced)
     }
 
-    /// Begins a checkpoint of all that was written, so that it can be synced while more is written.
-    #[must_use]
+    /// Begins a checkpoint of all that was written, so that it can be synced while more is written. One is to end before
+    /// the next begins: the system tells of a write that failed only once, and to whoever syncs first.
     pub fn begin_checkpoint(&mut self) -> Checkpoint {
         Checkpoint { files: Arc::clone(&self.files), groups: self.have.take_fresh() }
     }

@@ -24,14 +24,14 @@ pub(super) fn noise(len: usize) -> Vec<u8> {
     data
 }
 
-pub(super) struct Shop {
-    pub(super) dir: TempDir,
-    pub(super) blob: PublishedBlob,
+pub(crate) struct Shop {
+    pub(crate) dir: TempDir,
+    pub(crate) blob: PublishedBlob,
     pub(super) data: Vec<u8>,
 }
 
 impl Shop {
-    pub(super) fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         let (dir, data) = (tempfile::tempdir().unwrap(), noise(len));
         fs::write(dir.path().join("goods.bin"), &data).unwrap();
         let blob = publish(&dir.path().join("goods.bin"), dir.path(), go_on).unwrap();

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pedlar_protocol::content::{Groups, OutOfRange, Root, Size, Verified, Verifier, VerifyError};
 use tokio::sync::mpsc;
 
-use crate::blobs::{Download, WriteError};
+use crate::blobs::{CHECKPOINT_GROUPS, Download, WriteError};
 
 /// Frames between the stream and the thread: 2 MiB at the most.
 const QUEUE: usize = 8;
@@ -24,7 +24,7 @@ const QUEUE: usize = 8;
 const SYNC_GROUPS: usize = 256;
 
 /// Words for the syncer that wait while it waits for the disk.
-const SYNCS: usize = 4;
+const SYNCS: usize = 1;
 
 /// What the sink thread has done.
 pub(super) enum Sunk {
@@ -185,15 +185,22 @@ fn sink(
             let _ = report.blocking_send(Ok(Sunk::Bytes(written)));
         }
         outcome?;
-        if verifying.is_complete() {
+        let told = if verifying.is_complete() {
             verifier = None;
-            if syncer.send(Written::Range(total)).is_err() {
-                // It says itself why it ended.
-                return Ok(());
+            syncer.send(Written::Range(total))
+        } else if fresh_groups >= CHECKPOINT_GROUPS {
+            // The disk is slower than the network.
+            syncer.send(Written::Much)
+        } else {
+            if fresh_groups >= SYNC_GROUPS {
+                // A syncer that has a word waiting comes to these groups with it.
+                let _ = syncer.try_send(Written::Much);
             }
-        } else if fresh_groups >= SYNC_GROUPS {
-            // A syncer that has words waiting comes to these groups with them.
-            let _ = syncer.try_send(Written::Much);
+            Ok(())
+        };
+        if told.is_err() {
+            // It says itself why it ended.
+            return Ok(());
         }
     }
     Ok(())
@@ -239,4 +246,64 @@ fn verify(verifier: &mut Verifier, bytes: &mut Bytes) -> (Vec<Verified>, Result<
 pub(crate) fn lock(download: &Mutex<Download>) -> std::sync::MutexGuard<'_, Download> {
     // A download has no state that a panic could leave half done: its bits are set after its bytes.
     download.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use pedlar_protocol::content::GROUP_LEN;
+
+    use super::*;
+    use crate::blobs::BlobReader;
+    use crate::blobs::tests::Shop;
+
+    #[tokio::test]
+    async fn a_range_is_reported_when_all_of_it_is_kept_and_the_thread_leaves_the_file() {
+        let shop = Shop::new((CHECKPOINT_GROUPS + 3) * GROUP_LEN as usize + 1);
+        let size = shop.blob.size;
+        let download = Download::open(shop.blob.root, size, &shop.dir.path().join("bought.bin")).unwrap();
+        let download = Arc::new(Mutex::new(download));
+        let reader = Arc::new(BlobReader::open(&shop.blob).unwrap());
+        let mut sink = Sink::start(shop.blob.root, size, Arc::clone(&download));
+        let (mut written, mut due) = (0, 0);
+        for (start, end) in
+            [(0, 3), (3, CHECKPOINT_GROUPS as u64 + 2), (CHECKPOINT_GROUPS as u64 + 2, size.group_count())]
+        {
+            let groups = Groups::new(start, end).unwrap();
+            due += size.bytes_in(groups);
+            sink.begin(groups).unwrap();
+            for piece in reader.pieces(groups).unwrap() {
+                // Each frame is said to be written before the next is sent.
+                sink.push(piece.unwrap()).unwrap();
+                match sink.next().await.unwrap() {
+                    Sunk::Bytes(bytes) => written += bytes,
+                    Sunk::Range(_) => panic!("the range goes on"),
+                }
+            }
+            assert_eq!(written, due);
+            assert!(matches!(sink.next().await, Ok(Sunk::Range(synced)) if synced == due));
+            assert_eq!(lock(&download).fresh_groups(), 0, "a checkpoint has taken all");
+        }
+        assert!(lock(&download).is_complete());
+        assert_eq!(sink.drain().await, 0);
+        assert_eq!(Arc::strong_count(&download), 1);
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_wrong_byte_is_kept_and_said() {
+        let shop = Shop::new(20 * GROUP_LEN as usize);
+        let size = shop.blob.size;
+        let download = Download::open(shop.blob.root, size, &shop.dir.path().join("bought.bin")).unwrap();
+        let download = Arc::new(Mutex::new(download));
+        let reader = Arc::new(BlobReader::open(&shop.blob).unwrap());
+        let mut sink = Sink::start(shop.blob.root, size, Arc::clone(&download));
+        let mut frame = reader.pieces(size.groups()).unwrap().next().unwrap().unwrap().to_vec();
+        *frame.last_mut().unwrap() ^= 1;
+        sink.begin(size.groups()).unwrap();
+        sink.push(frame.into()).unwrap();
+        let Ok(Sunk::Bytes(bytes)) = sink.next().await else { panic!("good groups come first") };
+        assert!(matches!(sink.next().await, Err(SinkError::Verify(_))));
+        assert_eq!(sink.drain().await, 0);
+        assert_eq!(lock(&download).present_bytes(), bytes);
+        assert_eq!(lock(&download).fresh_groups(), 0, "what is signed for is synced");
+    }
 }

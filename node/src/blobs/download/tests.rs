@@ -74,15 +74,6 @@ fn objects_of_every_length_arrive_and_can_be_sold_on() {
 }
 
 #[test]
-fn a_long_download_is_checkpointed_on_the_way() {
-    let shop = Shop::new((CHECKPOINT_GROUPS + 3) * GROUP_LEN as usize);
-    let mut download = shop.open().unwrap();
-    shop.fetch(&mut download, shop.blob.size.groups());
-    drop(download);
-    assert_eq!(shop.open().unwrap().present_bytes(), CHECKPOINT_GROUPS as u64 * GROUP_LEN);
-}
-
-#[test]
 fn after_a_crash_what_was_checkpointed_is_there_and_nothing_else() {
     let shop = Shop::new(LEN);
     let mut download = shop.open().unwrap();
