@@ -89,7 +89,7 @@ pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
     };
     let reply = reply.unwrap_or_else(|refusal| account_reply::Reply::Refused(refusal.to_wire()));
     let reply = v1::AccountReply { reply: Some(reply) };
-    if writer.send(FrameKind::Control, &reply.encode_to_vec()).await.is_ok() {
+    if writer.send(FrameKind::Control, reply.encode_to_vec()).await.is_ok() {
         writer.finish().await;
     }
 }
@@ -162,7 +162,7 @@ async fn exchange(
     let (read, write) = split(net.open(peer, addrs, PROTOCOL).await?);
     let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
     let request = v1::AccountRequest { request: Some(request) };
-    writer.send(FrameKind::Control, &request.encode_to_vec()).await?;
+    writer.send(FrameKind::Control, request.encode_to_vec()).await?;
     let frame = reader.next_within(DEADLINE).await?;
     writer.finish().await;
     let reply = v1::AccountReply::decode(frame.payload).map_err(|_| ExchangeError::Malformed)?;

@@ -161,7 +161,7 @@ impl OfferSync {
         }
         let answer = self.driver.read(|market| market.offers_answer(now(), &request));
         for frame in answer.frames() {
-            writer.send(FrameKind::Control, &frame.encode()).await?;
+            writer.send(FrameKind::Control, frame.encode()).await?;
         }
         writer.finish().await;
         Ok(())
@@ -193,7 +193,7 @@ impl OfferSync {
     async fn exchange(&self, peer: PeerId, request: &Request, news: &mut usize) -> Result<Option<u64>, ExchangeError> {
         let (read, write) = split(self.net.open(peer, Vec::new(), PROTOCOL).await?);
         let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
-        writer.send(FrameKind::Control, &request.encode()).await?;
+        writer.send(FrameKind::Control, request.encode()).await?;
         let mut intake = Intake::new(request);
         loop {
             match intake.handle_frame(reader.next_within(SILENCE).await?.payload)? {

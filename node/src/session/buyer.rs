@@ -127,7 +127,7 @@ impl Offered {
         let traffic = stream.traffic();
         let (read, write) = split(stream);
         let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Data), FrameWriter::new(write));
-        writer.send(FrameKind::Control, &Frame::Open(request).encode()).await?;
+        writer.send(FrameKind::Control, Frame::Open(request).encode()).await?;
         let signed = match Frame::decode(reader.next_within(QUOTE_DEADLINE).await?.payload)? {
             Frame::Quote(signed) => signed,
             Frame::Refused(refusal) => return Err(BuyFailure::Refused(refusal)),
@@ -172,7 +172,7 @@ impl Offered {
     pub(crate) async fn decline(mut self) {
         let close = Frame::Close { code: CloseCode::Price, receipt: None };
         // It is over either way.
-        let _ = self.writer.send(FrameKind::Control, &close.encode()).await;
+        let _ = self.writer.send(FrameKind::Control, close.encode()).await;
         self.writer.finish().await;
     }
 }
@@ -295,7 +295,7 @@ impl Trading<'_> {
                 return Ok(());
             };
             let receipt = self.receipt.take().map(|receipt| receipt.signed().clone());
-            self.writer.send(FrameKind::Control, &Frame::Want(Want { groups, receipt }).encode()).await?;
+            self.writer.send(FrameKind::Control, Frame::Want(Want { groups, receipt }).encode()).await?;
         }
     }
 
@@ -371,7 +371,7 @@ impl Trading<'_> {
         let close = Frame::Close { code, receipt };
         // A stream that broke takes no goodbye; the next exchange of counters carries the receipt.
         let broken = matches!(outcome, Err(BuyFailure::Io(_)));
-        if !broken && self.writer.send(FrameKind::Control, &close.encode()).await.is_ok() {
+        if !broken && self.writer.send(FrameKind::Control, close.encode()).await.is_ok() {
             self.writer.finish().await;
         }
         let (seller, id) = (self.quote.quote().seller, self.quote.id());

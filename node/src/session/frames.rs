@@ -1,5 +1,6 @@
 //! Frames on a stream: four bytes of kind and length, then the payload (DECISIONS, Wire).
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -10,6 +11,14 @@ use tokio::time::{error::Elapsed, timeout};
 
 /// How long one frame may take to be written: a peer that stops reading is no buyer.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes of one read: what the muxer delivers at once. All the room that a read is given is zeroed first, also where
+/// nothing has come yet.
+const READ_LEN: usize = 64 << 10;
+
+/// Bytes of payload that leave together with their header; the rest is not copied. Less than a frame of the muxer, which
+/// else would split this piece.
+const JOINED_LEN: usize = 60 << 10;
 
 /// Why no frame was read or written.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +87,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     async fn fill(&mut self, len: usize) -> Result<(), IoError> {
         while self.buffer.len() < len {
-            // A whole frame at once: few large reads, whatever the next frame is.
+            // Room for a whole frame at once, whatever the next frame is.
             self.buffer.reserve(self.max_len + FrameHeader::LEN);
-            if self.io.read_buf(&mut self.buffer).await? == 0 {
+            if self.io.read_buf(&mut (&mut self.buffer).limit(READ_LEN)).await? == 0 {
                 let between = self.buffer.is_empty();
                 return Err(if between {
                     IoError::Closed
@@ -96,12 +105,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 /// Writes frames, each in one piece; holds what is left of one whose sending was cancelled.
 pub(crate) struct FrameWriter<W> {
     io: W,
-    buffer: BytesMut,
+    left: VecDeque<Bytes>,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub(crate) fn new(io: W) -> Self {
-        Self { io, buffer: BytesMut::new() }
+        Self { io, left: VecDeque::new() }
     }
 
     /// Writes one frame, within the write deadline.
@@ -110,12 +119,19 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     ///
     /// # Errors
     /// [`IoError`]; the stream is worth nothing after it.
-    pub(crate) async fn send(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), IoError> {
+    pub(crate) async fn send(&mut self, kind: FrameKind, payload: impl Into<Bytes>) -> Result<(), IoError> {
+        let mut payload = payload.into();
         let header = FrameHeader::new(kind, payload.len())?;
-        self.buffer.put_slice(&header.to_bytes());
-        self.buffer.put_slice(payload);
+        let joined = payload.split_to(payload.len().min(JOINED_LEN));
+        let mut beginning = BytesMut::with_capacity(FrameHeader::LEN + joined.len());
+        beginning.put_slice(&header.to_bytes());
+        beginning.put_slice(&joined);
+        self.left.extend([beginning.freeze(), payload]);
         timeout(WRITE_DEADLINE, async {
-            self.io.write_all_buf(&mut self.buffer).await?;
+            while let Some(piece) = self.left.front_mut() {
+                self.io.write_all_buf(piece).await?;
+                self.left.pop_front();
+            }
             self.io.flush().await
         })
         .await??;
@@ -137,13 +153,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_frame_is_ended_before_the_next() {
-        let (ours, theirs) = duplex(10);
+        let (ours, theirs) = duplex(1000);
         let (mut writer, mut reader) = (FrameWriter::new(ours), FrameReader::new(theirs, FrameKind::Data));
-        let sending = writer.send(FrameKind::Data, &[7; 100]);
+        let sending = writer.send(FrameKind::Data, vec![7; 70_000]);
         assert!(timeout(Duration::from_millis(10), sending).await.is_err(), "nobody reads");
-        let goodbye = tokio::spawn(async move { writer.send(FrameKind::Control, b"bye").await.map(|()| writer) });
+        let goodbye =
+            tokio::spawn(async move { writer.send(FrameKind::Control, b"bye".as_slice()).await.map(|()| writer) });
         let (data, control) = (reader.next().await.unwrap(), reader.next().await.unwrap());
-        assert_eq!((data.kind, data.payload.as_ref()), (FrameKind::Data, [7; 100].as_slice()));
+        assert_eq!((data.kind, data.payload.as_ref()), (FrameKind::Data, [7; 70_000].as_slice()));
         assert_eq!((control.kind, control.payload.as_ref()), (FrameKind::Control, b"bye".as_slice()));
         drop(goodbye.await.unwrap().unwrap());
         assert!(matches!(reader.next().await, Err(IoError::Closed)));
@@ -153,7 +170,7 @@ mod tests {
     async fn payload_is_refused_by_its_header_where_none_is_due() {
         let (ours, theirs) = duplex(10);
         let (mut writer, mut reader) = (FrameWriter::new(ours), FrameReader::new(theirs, FrameKind::Control));
-        let sending = tokio::spawn(async move { writer.send(FrameKind::Data, &[0; 17 << 10]).await });
+        let sending = tokio::spawn(async move { writer.send(FrameKind::Data, vec![0; 17 << 10]).await });
         assert!(matches!(reader.next().await, Err(IoError::Frame(FrameError::TooLong { .. }))));
         drop(reader);
         assert!(matches!(sending.await.unwrap(), Err(IoError::Stream(_))));

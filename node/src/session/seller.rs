@@ -79,7 +79,7 @@ impl Session {
     /// Tells the buyer its price, once what follows from it is stored.
     async fn quote(&mut self, driver: &Driver, quote: &SignedQuote) -> Result<(), SessionError> {
         driver.stored().await?;
-        Ok(self.writer.send(FrameKind::Control, &Frame::Quote(quote.signed().clone()).encode()).await?)
+        Ok(self.writer.send(FrameKind::Control, Frame::Quote(quote.signed().clone()).encode()).await?)
     }
 
     /// The next range that was admitted; nothing when the buyer is done.
@@ -90,7 +90,7 @@ impl Session {
         // The clock runs here and not in the intake: over a slow line a window takes longer than this.
         match timeout(IDLE, self.jobs.recv()).await.map_err(IoError::from)? {
             Some(Job::Serve(groups)) => {
-                self.writer.send(FrameKind::Control, &Frame::Serving(groups).encode()).await?;
+                self.writer.send(FrameKind::Control, Frame::Serving(groups).encode()).await?;
                 let (encoded_left, payload_left) = (self.size.encoded_len(groups), self.size.bytes_in(groups));
                 self.range = Some(Range { encoded_left, payload_left });
                 Ok(Some(groups))
@@ -117,7 +117,7 @@ impl Session {
         let payload = if range.encoded_left == 0 { range.payload_left } else { len.min(range.payload_left) };
         range.payload_left -= payload;
         self.sent += payload;
-        self.writer.send(FrameKind::Data, &piece).await?;
+        self.writer.send(FrameKind::Data, piece).await?;
         Ok(())
     }
 }
@@ -234,7 +234,7 @@ async fn leave(buyer: PeerId, writer: &mut FrameWriter<WriteHalf<Stream>>, error
         }
     };
     tracing::info!(%buyer, %error, "a session ends");
-    if writer.send(FrameKind::Control, &Frame::Refused(refusal).encode()).await.is_ok() {
+    if writer.send(FrameKind::Control, Frame::Refused(refusal).encode()).await.is_ok() {
         writer.finish().await;
     }
 }
