@@ -1,5 +1,6 @@
 //! The command line of `pedlar-devnet`.
 
+use std::io::{IsTerminal, stdin};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -193,23 +194,31 @@ async fn trade(args: &Args, market: &Market, screen: Screen) -> Result<()> {
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Stop {
     fn new() -> Result<Self> {
+        // Without one, as under nohup, whoever started it does not want it to end with the terminal.
+        let has_terminal = stdin().is_terminal();
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: has_terminal.then(|| signal(SignalKind::hangup())).transpose()?,
         })
     }
 
     async fn wait(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            () = hangup => {}
         }
     }
 }

@@ -15,8 +15,9 @@ use crate::electrum::ElectrumServer;
 use crate::node::{Home, Node};
 use crate::screen::Screen;
 
-/// Coins of each node, in sat.
+/// Coins of each node, in sat, and how few are as good: homes on a real server keep theirs from one market to the next.
 const FUNDS_SAT: u64 = 1_000_000;
+const ENOUGH_SAT: u64 = FUNDS_SAT / 2;
 
 /// The smallest payment of coins, in sat: less may be dust.
 const LEAST_SAT: u64 = 10_000;
@@ -135,7 +136,7 @@ impl Market {
     /// # Errors
     /// When a wallet can't be asked, or coins of our own chain do not arrive in time.
     pub async fn fund(&self, screen: Screen) -> Result<()> {
-        self.provide(&self.nodes, FUNDS_SAT, screen).await
+        self.provide(&self.nodes, ENOUGH_SAT, FUNDS_SAT, screen).await
     }
 
     /// Sees to it that the buyer has so much, however it comes to it.
@@ -143,7 +144,7 @@ impl Market {
     /// # Errors
     /// As [`Market::fund`].
     pub async fn fund_buyer(&self, sat: u64, screen: Screen) -> Result<()> {
-        self.provide(std::slice::from_ref(self.buyer()?), sat, screen).await
+        self.provide(std::slice::from_ref(self.buyer()?), sat, sat, screen).await
     }
 
     /// Takes everything down in order, the buyer first.
@@ -162,24 +163,24 @@ impl Market {
         outcome
     }
 
-    /// Brings each of these nodes, of which the last one buys, to this many confirmed sat.
-    async fn provide(&self, nodes: &[Node], sat: u64, screen: Screen) -> Result<()> {
+    /// Brings each of these nodes that has less than `enough_sat` in blocks to `sat`.
+    async fn provide(&self, nodes: &[Node], enough_sat: u64, sat: u64, screen: Screen) -> Result<()> {
         let mut poor = Vec::new();
         for node in nodes {
-            let missing = sat.saturating_sub(confirmed(node).await?);
-            if missing > 0 {
-                self.pay_or_ask(node, missing.max(LEAST_SAT), screen).await?;
+            let have = confirmed(node).await?;
+            if have < enough_sat {
+                self.pay_or_ask(node, sat.saturating_sub(have).max(LEAST_SAT), screen).await?;
                 poor.push(node);
             }
         }
         let Some(chain) = &self.chain else {
-            return self.wait_for_others(sat, screen).await;
+            return self.wait_for_others(enough_sat, screen).await;
         };
         if !poor.is_empty() {
             chain.mine_to_self(1);
         }
         for node in poor {
-            until("the coins to arrive", async || Ok((confirmed(node).await? >= sat).then_some(()))).await?;
+            until("the coins to arrive", async || Ok((confirmed(node).await? >= enough_sat).then_some(()))).await?;
         }
         Ok(())
     }
@@ -190,8 +191,8 @@ impl Market {
         if confirmed(buyer).await? < sat {
             screen.say(format_args!("waiting until the buyer has {sat} sat in blocks; Ctrl-C ends it"));
         }
-        looked_for(async || Ok((confirmed(buyer).await? >= sat).then_some(()))).await?;
-        screen.line(&json!({ "type": "funded", "name": buyer.home.name, "sat": sat }));
+        let have = looked_for(async || Ok(Some(confirmed(buyer).await?).filter(|have| *have >= sat))).await?;
+        screen.line(&json!({ "type": "funded", "name": buyer.home.name, "sat": have }));
         Ok(())
     }
 
