@@ -196,6 +196,14 @@ impl Driver {
         self.wallet.pay(PaymentId(id.0), address, amount_sat, max_fee_sat).await
     }
 
+    /// Takes down how a payment of ours stands, where the wallet's event of it may not have come yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it can't be stored now.
+    pub(crate) async fn note_payment(&self, payment: wallet::Payment) -> Result<(), StoreError> {
+        self.commit(|market| tell(market, WalletEvent::Outgoing(payment))).await
+    }
+
     /// Our wallet's payment under a top-up, as it stands: its transaction may have been replaced since it was made.
     pub(crate) async fn topup_payment(&self, id: TopUpId) -> Option<wallet::Payment> {
         self.wallet.payment(PaymentId(id.0)).await.ok().flatten()
@@ -249,6 +257,7 @@ fn outgoing(payment: &wallet::Payment) -> Option<Outgoing> {
         | PaymentState::Replaced { .. }
         | PaymentState::Conflicted { .. } => (0, 0),
     };
+    let conflicted = matches!(payment.state, PaymentState::Conflicted { .. });
     Some(Outgoing {
         id: TopUpId(payment.id.0),
         outpoint: OutPoint { txid: outpoint.txid.to_byte_array(), vout: outpoint.vout },
@@ -256,5 +265,6 @@ fn outgoing(payment: &wallet::Payment) -> Option<Outgoing> {
         fee_sat: payment.fee_sat.unwrap_or(0),
         height: u64::from(height),
         depth,
+        conflicted,
     })
 }

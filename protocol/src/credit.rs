@@ -148,6 +148,8 @@ pub struct History {
     pub decayed_at: Timestamp,
     /// What was given, and when.
     pub grant: Option<(SignedGrant, Timestamp)>,
+    /// Bought: what was signed for when the seller last failed; what came before is no reason to trust it.
+    pub failed: Msat,
 }
 
 impl History {

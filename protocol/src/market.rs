@@ -9,6 +9,7 @@
 //! **Invariant:** each change of an account is staged as an [`Entry`], in order; an answer leaves the node only after
 //! the entries staged before it are stored. Time and randomness are arguments: same inputs, same trace.
 
+mod advances;
 mod audit;
 mod buying;
 mod offers;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use libp2p_identity::{PeerId, ed25519::Keypair};
 
+pub use advances::Paying;
 pub use audit::{Books, Finding, WalletBooks, WalletSays, audit_ledgers};
 pub use buying::{BuyError, MAX_SYNCED, SyncError};
 pub use payments::{Incoming, MAX_OPEN_TOPUPS, NoTopUp, Outgoing, TOPUP_BLOCKS, TOPUP_LIFE, TopUpStep};

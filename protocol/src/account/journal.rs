@@ -138,6 +138,7 @@ impl Entry {
                 decayed_at_ms: history.decayed_at.ms(),
                 grant: history.grant.as_ref().map(|(grant, _)| grant.signed().to_wire()),
                 granted_at_ms: history.grant.as_ref().map_or(0, |(_, at)| at.ms()),
+                failed_msat: history.failed.msat(),
             }),
         };
         let direction = match self.direction {
@@ -275,5 +276,6 @@ fn decode_history(wire: v1::History, us: &PeerId, peer: &PeerId, direction: Dire
         decayed: Msat::new(wire.decayed_msat),
         decayed_at: Timestamp::from_ms(wire.decayed_at_ms),
         grant,
+        failed: Msat::new(wire.failed_msat),
     })
 }

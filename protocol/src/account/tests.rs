@@ -165,7 +165,8 @@ fn changes() -> Vec<(Direction, Change)> {
     interrupted.interrupt();
     let total = Folded { quotes: 1, units: 2, spent: Msat::new(3), tail_units: 4, tail: Msat::new(5) };
     let grant = Some((SignedGrant::sign(&peer_id(&key(2)), Msat::new(9), &key(1)), NOW));
-    let history = History { counted: Msat::new(1), decayed: Msat::new(2), decayed_at: NOW, grant };
+    let history =
+        History { counted: Msat::new(1), decayed: Msat::new(2), decayed_at: NOW, grant, failed: Msat::new(1) };
     let bought = Line::new(Direction::Bought, quote(5, 7), NOW);
     vec![
         (Direction::Sold, Change::Line(sold(1, 500, 0, Some(400)))),

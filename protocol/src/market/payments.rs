@@ -7,7 +7,7 @@ use libp2p_identity::PeerId;
 
 use crate::account::{Account, Change, Direction, OutPoint, Payment, TopUpLine};
 use crate::id::{PayeeId, TopUpId};
-use crate::market::Market;
+use crate::market::{Market, advances};
 use crate::money::Msat;
 use crate::offer::Service;
 use crate::refusal::Refusal;
@@ -60,6 +60,8 @@ pub struct Outgoing {
     pub height: u64,
     /// Blocks on top, its own counted.
     pub depth: u32,
+    /// Whether its coins were spent otherwise: it can't happen any more.
+    pub conflicted: bool,
 }
 
 /// What follows from a buyer's request for a top-up.
@@ -220,8 +222,13 @@ impl Market {
             ours: true,
         };
         self.put_payment(seller, Direction::Bought, payment);
-        if fact.depth > 0 && !line.closed {
-            self.put_topup(seller, Direction::Bought, TopUpLine { closed: true, ..line });
+        self.disprove(&seller, fact.outpoint);
+        // Open until it counts, not until it is in a block: an open one is what is paid again, under its own id.
+        let counts =
+            self.account(&seller, Direction::Bought).is_some_and(|account| advances::counts(account, &fact.id));
+        let closed = fact.conflicted || counts;
+        if closed != line.closed {
+            self.put_topup(seller, Direction::Bought, TopUpLine { closed, ..line });
         }
         self.stage_consequences(seller, Direction::Bought, now);
     }
@@ -229,19 +236,6 @@ impl Market {
     /// A block came, or blocks went: `paid` is judged at this height from now on.
     pub const fn handle_tip(&mut self, height: u64) {
         self.tip_height = height;
-    }
-
-    /// We mean to pay this seller: the top-up to ask for, an open one of the same amount again. `random` names a new one.
-    pub fn handle_topup_wanted(&mut self, now: Timestamp, seller: PeerId, amount_sat: u64, random: TopUpId) -> TopUpId {
-        let account = self.account(&seller, Direction::Bought);
-        let same =
-            |line: &&TopUpLine| !line.closed && line.amount_sat == amount_sat && now.since(line.created) < TOPUP_LIFE;
-        if let Some(line) = account.and_then(|account| account.topups().find(same)) {
-            return line.id;
-        }
-        let line = TopUpLine { id: random, amount_sat, topup: None, created: now, closed: false, payee: None };
-        self.put_topup(seller, Direction::Bought, line);
-        random
     }
 
     /// The seller gave its word: to be stored before anything is paid. A word under which was paid stands.
@@ -290,9 +284,13 @@ impl Market {
 
     /// The seller says what it was paid under our top-ups: news only where another wallet paid, and only to our gain.
     ///
-    /// A payment that is in no block yet leaves its top-up open: else a lie would have us ask for, and pay, a new one.
+    /// A payment that is in no block yet leaves its top-up open, and so does any where we pay ourselves: else a lie would
+    /// have us ask for, and pay, a new one.
     pub(super) fn take_told_payments(&mut self, now: Timestamp, seller: PeerId, told: &[Payment]) {
-        for payment in told {
+        for payment in told.iter().filter(|payment| advances::is_possible(payment)) {
+            if self.is_known_elsewhere(&seller, &payment.outpoint) {
+                continue;
+            }
             let Some(account) = self.account(&seller, Direction::Bought) else {
                 return;
             };
@@ -302,11 +300,13 @@ impl Market {
                 Some(known) => !known.ours,
                 None => account.payments().filter(|known| !known.ours).count() < MAX_FOREIGN,
             };
+            let foreign = foreign && advances::told_by_others(account, payment) <= advances::MAX_SAT;
             if let Some(line) = line.filter(|_| foreign) {
                 let depth = self.depth_of(payment.height);
                 let payment = Payment { depth, ours: false, fee_sat: 0, repaid: None, ..payment.clone() };
+                let ours = advances::ours(account, &line.id).next().is_some();
                 self.put_payment(seller, Direction::Bought, payment);
-                if depth > 0 && !line.closed {
+                if depth > 0 && !line.closed && !ours {
                     self.put_topup(seller, Direction::Bought, TopUpLine { closed: true, ..line });
                 }
             }
@@ -337,7 +337,7 @@ impl Market {
         if height == 0 { 0 } else { u32::try_from(above).unwrap_or(u32::MAX) }
     }
 
-    fn put_topup(&mut self, peer: PeerId, direction: Direction, line: TopUpLine) {
+    pub(super) fn put_topup(&mut self, peer: PeerId, direction: Direction, line: TopUpLine) {
         self.stage(peer, direction, Change::TopUp { line, gives_up: Vec::new() });
     }
 

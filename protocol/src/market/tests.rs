@@ -1,5 +1,6 @@
 //! The market as its peers meet it: random schedules against a plain reference, the chain, and those who cheat.
 
+mod advances;
 mod audit;
 mod chain;
 mod folders;

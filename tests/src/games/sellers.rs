@@ -248,7 +248,7 @@ impl Game {
         self.promised = ceiling;
         self.wallet.entry(id).or_insert_with(|| (says.address.clone(), amount_sat));
         let outpoint = OutPoint { txid: id.0, vout: 0 };
-        let fact = Outgoing { id, outpoint, amount_sat, fee_sat, height: 100, depth: 1 };
+        let fact = Outgoing { id, outpoint, amount_sat, fee_sat, height: 100, depth: 1, conflicted: false };
         self.buyer.handle_outgoing(START, fact);
         store(&mut self.buyer);
         self.table.note(format!("{amount_sat} sat are paid in advance"));

@@ -276,7 +276,15 @@ fn a_payment_whose_transaction_is_replaced_counts_once() {
     let tell = |world: &mut World, n: u8, height: u64, depth: u32| {
         let fact = Incoming { payee: coin.payee, outpoint: outpoint(n), amount_sat: 5_000, height, depth };
         world.seller.market.handle_incoming(now, fact);
-        let fact = Outgoing { id, outpoint: outpoint(n), amount_sat: 5_000, fee_sat: n.into(), height, depth };
+        let fact = Outgoing {
+            id,
+            outpoint: outpoint(n),
+            amount_sat: 5_000,
+            fee_sat: n.into(),
+            height,
+            depth,
+            conflicted: false,
+        };
         world.buyers[0].market.handle_outgoing(now, fact);
         world.seller.store();
         world.buyers[0].store();

@@ -358,7 +358,7 @@ impl World {
         let (outpoint, height) = (OutPoint { txid: coin.id.0, vout: 0 }, coin.height);
         (
             Incoming { payee: coin.payee, outpoint, amount_sat: coin.sat, height, depth },
-            Outgoing { id: coin.id, outpoint, amount_sat: coin.sat, fee_sat: 1, height, depth },
+            Outgoing { id: coin.id, outpoint, amount_sat: coin.sat, fee_sat: 1, height, depth, conflicted: false },
         )
     }
 
