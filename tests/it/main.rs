@@ -3,6 +3,7 @@
 //! Each story has its own chain, its own nodes (processes) and its own folder. `cargo test -p pedlar-tests purchase`
 //! tells one; those that are ignored take long: `cargo test -p pedlar-tests -- --ignored`.
 
+mod advances;
 mod backup;
 mod bits;
 mod changed;

@@ -4,9 +4,11 @@
 //! clients of the DHT, and none listens unless it sells, so that the only way to them is the one that a story made.
 
 mod buyer;
+mod cashier;
 mod seller;
 
 pub use buyer::{Freeloader, Grab};
+pub use cashier::Cashier;
 pub use seller::{HostileSeller, Lie};
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -80,6 +80,8 @@ pub(crate) enum Line {
     Payment { txid: String, amount_sat: u64, fee_sat: u64, address: String },
     /// Another wallet may pay the advance.
     Pay { uri: String, amount_sat: u64 },
+    /// Another wallet pays the advance already.
+    Awaited { amount_sat: u64 },
     /// The advance counts.
     Credited { paid_msat: u64 },
     /// More is verified and written.
@@ -162,6 +164,8 @@ impl Verb for Args {
                 screen.text(format_args!("this wallet has too little: pay {amount_sat} sat from any wallet\n{uri}"))?;
                 screen.qr(&uri)
             }
+            Line::Awaited { amount_sat } => screen
+                .text(format_args!("another wallet has paid {amount_sat} sat to the seller; waiting until it counts")),
             Line::Credited { paid_msat } => {
                 screen.text(format_args!("the advance counts: {} paid in all", Msat::new(paid_msat)))
             }
@@ -224,6 +228,7 @@ fn line_of(news: News) -> Line {
             Line::Payment { txid, amount_sat, fee_sat, address }
         }
         News::Payment(PaymentNews::PayThis { uri, amount_sat }) => Line::Pay { uri, amount_sat },
+        News::Payment(PaymentNews::Awaited { amount_sat }) => Line::Awaited { amount_sat },
         News::Payment(PaymentNews::Credited { paid }) => Line::Credited { paid_msat: paid.msat() },
         News::Progress { bytes, total } => Line::Progress { bytes, total },
         News::Failed { seller, reason } => Line::Failed { peer: seller.to_string(), reason },
@@ -261,6 +266,7 @@ fn failure_of(error: OrderError) -> Failure {
         }
         OrderError::Unreachable(_) => plain(Exit::Network, "unreachable").hint("try again later"),
         OrderError::NoSeller(failures) if failures.iter().any(is_integrity) => plain(Exit::Integrity, "integrity"),
+        OrderError::NoSeller(failures) if failures.iter().any(denies) => denied(&text),
         OrderError::NoSeller(_) => plain(Exit::NoSeller, "no_seller"),
         OrderError::Collection(_) => plain(Exit::Integrity, "integrity"),
         OrderError::TooDear { cheapest, .. } => {
@@ -297,6 +303,11 @@ pub(super) fn payment_failure(failure: &PaymentFailure) -> Failure {
         }
         PaymentFailure::Advance(AdvanceError::OverLimit { .. }) => Failure::new(Exit::OverLimit, "over_limit", &text),
         PaymentFailure::Wallet(error) => not_paid(error),
+        PaymentFailure::Denied(_) => denied(&text),
+        PaymentFailure::Conflicted { .. } => {
+            Failure::new(Exit::Failure, "conflicted", &text).hint("the same command pays anew, with other coins")
+        }
+        PaymentFailure::Interrupted => Failure::new(Exit::Interrupted, "interrupted", &text),
         PaymentFailure::NotConfirmed => Failure::new(Exit::Unconfirmed, "not_confirmed", &text),
         PaymentFailure::Seller(ExchangeError::Refused(Refusal::PayFirst { min_topup_sat, .. })) => {
             Failure::new(Exit::Funds, "advance_too_small", &text).hint(format!("pay at least {min_topup_sat} sat"))
@@ -305,6 +316,16 @@ pub(super) fn payment_failure(failure: &PaymentFailure) -> Failure {
         PaymentFailure::Address(_) => Failure::system(&text),
         PaymentFailure::Store(_) => unwritable(&text),
     }
+}
+
+/// A seller has our money, and says that it has not.
+fn denied(text: &str) -> Failure {
+    Failure::new(Exit::Unconfirmed, "not_counted", text)
+        .hint("its server may be behind: try later, nothing is paid twice; `pedlar account show PEER` has the payments")
+}
+
+fn denies(failure: &SellerFailure) -> bool {
+    matches!(failure.why, Why::Denies(_))
 }
 
 /// Our own journal takes nothing, so nothing may follow.

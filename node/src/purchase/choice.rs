@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::OpenError;
 use crate::purchase::goods::Goods;
 use crate::purchase::trade::Trade;
-use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, Tell};
+use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell, Why};
 
 /// Reliability of a seller that served us before, and of one that we do not know, in thousandths.
 const SERVED_WELL: u16 = 900;
@@ -35,14 +35,14 @@ impl Buyer {
         let affordable = within(rank_found(&found, &goods, setup_fee, tell), order.max)?;
         let (ready, others): (Vec<_>, Vec<_>) = affordable.into_iter().partition(|one| one.advance == Msat::ZERO);
         let mut unopened = None;
-        for best in ready.iter().chain(others.first()) {
+        for best in ready.iter().chain(&others) {
             let Some(place) = found.iter().position(|one| one.seller == best.candidate.seller) else { continue };
-            let mut one = found.swap_remove(place);
+            let (mut one, seller) = (found.swap_remove(place), best.candidate.seller);
             // Before anything is paid: money for what can't be kept is lost.
             match goods.open(order, one.offered.size, one.whole).await {
                 // The size is its claim only; another's may fit.
                 Err(error @ (OpenError::NoSpace { .. } | OpenError::OtherSize { .. })) => {
-                    tell(News::Failed { seller: one.seller, reason: error.to_string() });
+                    tell(News::Failed { seller, reason: error.to_string() });
                     unopened = Some(error);
                     continue;
                 }
@@ -50,7 +50,12 @@ impl Buyer {
             }
             if best.advance > Msat::ZERO {
                 one = match self.pay_advance(order, best, one, trade, stop, tell).await {
-                    // Those who asked for none have failed, and that is what is to be told.
+                    // Nothing more was paid: another one may be honest.
+                    Err(OrderError::Payment(PaymentFailure::Denied(denied))) => {
+                        self.fail(trade, SellerFailure { seller, entry: None, why: Why::Denies(denied) }, tell).await?;
+                        continue;
+                    }
+                    // Those who were asked before have failed, and that is what is to be told.
                     Err(OrderError::Payment(PaymentFailure::Advance(_))) if !trade.failures.is_empty() => break,
                     paid => paid?,
                 };
@@ -62,6 +67,13 @@ impl Buyer {
             if all_there {
                 return self.finish(goods).await;
             }
+            if trade.failures.iter().any(|failure| failure.seller == seller && failure.is_fault()) {
+                self.driver.commit(|market| market.handle_failed(&seller)).await?;
+            }
+            // One advance is what an order may be asked for.
+            if best.advance > Msat::ZERO {
+                break;
+            }
         }
         let failures = std::mem::take(&mut trade.failures);
         match (goods.progress(), unopened) {
@@ -69,6 +81,13 @@ impl Buyer {
             (Some((have, total)), _) => Err(OrderError::Incomplete { have, total, failures }),
             (None, _) => Err(OrderError::NoSeller(failures)),
         }
+    }
+
+    /// Takes down that a seller is at fault, and trusts it with less from now on.
+    async fn fail(&self, trade: &mut Trade, failure: SellerFailure, tell: Tell<'_>) -> Result<(), OrderError> {
+        let seller = failure.seller;
+        trade.fail(failure, tell);
+        Ok(self.driver.commit(|market| market.handle_failed(&seller)).await?)
     }
 
     /// The fee of an advance now.

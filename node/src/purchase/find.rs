@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::accounts;
 use crate::driver::{Driver, now};
+use crate::purchase::advance::Denied;
 use crate::purchase::{Buyer, OrderError};
 use crate::session::{BuyFailure, Offered};
 
@@ -44,7 +45,7 @@ pub(crate) struct Found {
     pub(crate) available: Msat,
     /// The smallest advance it takes, in sat.
     pub(crate) min_topup_sat: u64,
-    /// What it has served us so far.
+    /// What it has served us since it last failed.
     pub(crate) served: Msat,
 }
 
@@ -64,11 +65,22 @@ pub(crate) enum Why {
     Unreachable(OpenError),
     /// It was reached.
     Buying(BuyFailure),
+    /// It does not count what it was paid.
+    Denies(Denied),
 }
 
 impl SellerFailure {
     pub(crate) const fn buying(seller: PeerId, failure: BuyFailure) -> Self {
         Self { seller, entry: None, why: Why::Buying(failure) }
+    }
+
+    /// Whether it did what no honest seller does, so that it is trusted with no more than a stranger is.
+    pub(super) const fn is_fault(&self) -> bool {
+        match &self.why {
+            Why::Denies(_) => true,
+            Why::Unreachable(_) => false,
+            Why::Buying(failure) => failure.is_fault(),
+        }
     }
 
     /// What went wrong, and with what.
@@ -91,6 +103,7 @@ impl Display for Why {
         match self {
             Self::Unreachable(error) => error.fmt(f),
             Self::Buying(failure) => failure.fmt(f),
+            Self::Denies(denied) => denied.fmt(f),
         }
     }
 }
@@ -186,8 +199,7 @@ impl Buyer {
             BuyFailure::Open(error) => SellerFailure { seller, entry: None, why: Why::Unreachable(error) },
             failure => SellerFailure::buying(seller, failure),
         })?;
-        let served =
-            self.driver.read(|market| market.account(&seller, Direction::Bought).map(|account| account.spent()));
+        let served = self.driver.read(|market| market.served_well(&seller));
         let (available, min_topup_sat) = match offered.quote.quote().price {
             Price::FREE => (Msat::ZERO, 0),
             _ => match accounts::sync(&self.driver, &self.net, seller, addrs.clone()).await {
@@ -199,7 +211,7 @@ impl Buyer {
             },
         };
         let whole = offered.whole(link.kind);
-        Ok(Found { seller, addrs, offered, whole, available, min_topup_sat, served: served.unwrap_or_default() })
+        Ok(Found { seller, addrs, offered, whole, available, min_topup_sat, served })
     }
 }
 

@@ -91,6 +91,12 @@ impl BuyFailure {
     pub(crate) const fn is_worth_another_try(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Refused(Refusal::PriceMoved))
     }
+
+    /// Whether the seller sent what no honest one does.
+    pub(crate) const fn is_fault(&self) -> bool {
+        use BuyFailure::{Collection, Decode, Integrity, Order, Violation, Whole};
+        matches!(self, Integrity(_) | Collection(_) | Whole { .. } | Violation(_) | Decode(_) | Order)
+    }
 }
 
 impl From<SinkError> for BuyFailure {

@@ -74,6 +74,11 @@ pub(crate) enum Line {
         /// The seller's address.
         address: String,
     },
+    /// Another wallet pays it already.
+    Awaited {
+        /// How much the seller gets.
+        amount_sat: u64,
+    },
     /// It is deep enough for both sides.
     Credited {
         /// All that counts as paid to this seller.
@@ -101,6 +106,9 @@ impl Verb for Args {
             )),
             Line::Payment { txid, amount_sat, fee_sat, .. } => screen
                 .text(format_args!("Paid {amount_sat} sat for a fee of {fee_sat} sat: {txid}; waiting for a block …")),
+            Line::Awaited { amount_sat } => {
+                screen.text(format_args!("Another wallet has paid {amount_sat} sat to it; waiting for a block …"))
+            }
             Line::Credited { paid_msat } => {
                 screen.text(format_args!("It counts: {} were paid there in all.", Msat::new(paid_msat)))
             }
@@ -123,7 +131,7 @@ impl Remote for Args {
             return Ok(Summary { paid_msat: 0, fees_sat: 0, txid: None });
         }
         let addrs = addresses(node, seller).await;
-        let order = TopUpOrder { seller, addrs, amount_sat, max_fee_sat, ask_others: false };
+        let order = TopUpOrder { seller, addrs, amount_sat, max_fee_sat, ask_others: false, needed: Msat::ZERO };
         let tell = |news| {
             if let Some(line) = line(news) {
                 out.now(line);
@@ -171,6 +179,7 @@ fn line(news: PaymentNews) -> Option<Line> {
             Some(Line::Payment { txid, amount_sat, fee_sat, address })
         }
         PaymentNews::Credited { paid } => Some(Line::Credited { paid_msat: paid.msat() }),
+        PaymentNews::Awaited { amount_sat } => Some(Line::Awaited { amount_sat }),
         PaymentNews::PayThis { .. } => None,
     }
 }

@@ -1,0 +1,94 @@
+//! An advance is paid once, whatever happens to the buyer, the seller's server, or the seller's honesty.
+
+use std::fs;
+use std::time::Duration;
+
+use pedlar_devnet::electrum::ElectrumServer;
+use pedlar_protocol::content::{Kind, Link};
+use pedlar_tests::cluster::{Peer, Verb, agreed, path, until};
+use pedlar_tests::hostile::{Cashier, Object};
+use tokio::time::timeout;
+
+use crate::{MIB, PRICE, world};
+
+/// Long enough for a purchase to pay, if it would.
+const WOULD_PAY: Duration = Duration::from_secs(6);
+
+/// That a purchase goes on and pays nothing, at least for as long as paying takes.
+async fn pays_nothing(get: &mut Verb) {
+    let paid = timeout(WOULD_PAY, get.find(|line| line["type"] == "payment")).await;
+    assert!(paid.is_err(), "{paid:?} after {:?}", get.lines());
+}
+
+/// How many payments a wallet has made.
+async fn payments(peer: &Peer) -> usize {
+    let history = peer.ask(&["wallet", "history"]).await;
+    history.iter().filter(|line| line["sent_sat"].as_u64() > Some(0)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purchase_that_is_killed_while_the_seller_is_behind_pays_once() {
+    let world = world().await;
+    let slow = ElectrumServer::spawn(world.chain.clone(), "127.0.0.1:0").await.unwrap();
+    let seller = world.node_asking("seller", &[slow.url()]).await;
+    let mut buyer = world.node("buyer").await;
+    world.fund(&buyer).await;
+    let (film, dest) = (world.file("film", MIB), world.path("bought"));
+    let link = format!("{}?addr={}", seller.publish(&film, PRICE).await, seller.addr());
+    let verb = ["get", &link, "-o", path(&dest), "--prepay", "5000sat", "--yes"];
+
+    world.mine_by_hand();
+    buyer.begin(&verb).reaches("payment").await;
+    buyer.kill().await;
+    slow.pause();
+    world.chain.mine_to_self(1);
+    buyer.restart().await;
+    let counts = async || (buyer.tab(&seller.id, "bought").await.paid == 5_000_000).then_some(());
+    until("the buyer counts its advance", counts).await;
+    let mut again = buyer.begin(&verb);
+    pays_nothing(&mut again).await;
+    println!("faults fired: 1 kill between the payment and the seller's block");
+    slow.resume();
+    again.succeeds().await;
+    assert!(fs::read(&dest).unwrap() == fs::read(&film).unwrap());
+    assert_eq!(agreed(&seller, &buyer).await.paid, 5_000_000);
+    assert_eq!((payments(&buyer).await, world.chain.mempool().len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_that_denies_what_it_was_paid_is_not_paid_again() {
+    let world = world().await;
+    let buyer = world.node("buyer").await;
+    world.fund(&buyer).await;
+    let object = Object::new(fs::read(world.file("film", MIB)).unwrap());
+    let thief = Cashier::open(&world, &object, false).await;
+    let link = format!("{}?addr={}", Link::new(Kind::File, object.root), thief.addr);
+    let verb = ["get", &link, "-o", path(&world.path("never")), "--prepay", "5000sat", "--yes"];
+    let mut get = buyer.begin(&verb);
+    get.reaches("payment").await;
+    let counts = async || (buyer.tab(&thief.id.to_string(), "bought").await.paid == 5_000_000).then_some(());
+    until("the buyer counts its advance", counts).await;
+    drop(get);
+    let denied = thief.denied();
+    pays_nothing(&mut buyer.begin(&verb)).await;
+    println!("faults fired: {}", thief.denied());
+    assert!(thief.denied() > denied, "it was asked again");
+    assert_eq!((payments(&buyer).await, thief.asked()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_before_the_address_comes_has_paid_nothing() {
+    let world = world().await;
+    let buyer = world.node("buyer").await;
+    world.fund(&buyer).await;
+    let object = Object::new(fs::read(world.file("film", MIB)).unwrap());
+    let seller = Cashier::open(&world, &object, true).await;
+    let link = format!("{}?addr={}", Link::new(Kind::File, object.root), seller.addr);
+    let dest = world.path("never");
+    let get = buyer.begin(&["get", &link, "-o", path(&dest), "--prepay", "5000sat", "--yes"]);
+    until("the seller is asked", async || (seller.asked() > 0).then_some(())).await;
+    drop(get);
+    until("the seller has answered", async || (seller.given() > 0).then_some(())).await;
+    println!("faults fired: {}", seller.given());
+    assert_eq!((seller.left(), payments(&buyer).await), (1, 0));
+}
