@@ -12,6 +12,7 @@
 mod advances;
 mod audit;
 mod buying;
+mod depth;
 mod offers;
 mod payments;
 mod selling;

@@ -37,7 +37,8 @@ pub struct Payment {
     pub height: u64,
     /// Blocks on top, its own counted: 0 while it is in none.
     pub depth: u32,
-    /// Depth at which it counts; 0 is never stored, and means that no rule has looked at it.
+    /// Depth at which it counts; 0 is never stored, and means that no rule has looked at it. More than [`FINAL_DEPTH`] is
+    /// what no depth that a wallet tells reaches: it is lowered once the tip is so far above.
     pub needed: u32,
     /// Sold: the debt that it settled when it was first credited. A reorg changes nothing in it: else an advance that
     /// was spent and comes back would pass for a debt that was paid.
@@ -61,10 +62,10 @@ impl Payment {
         self.is_final() || (self.needed > 0 && self.depth >= self.needed)
     }
 
-    /// Whether it is six deep.
+    /// Whether it is six deep, or as deep as so much has to be.
     #[must_use]
     pub const fn is_final(&self) -> bool {
-        self.depth >= FINAL_DEPTH
+        self.depth >= FINAL_DEPTH && self.needed <= FINAL_DEPTH
     }
 }
 

@@ -11,7 +11,7 @@ use crate::market::{Market, advances};
 use crate::money::Msat;
 use crate::offer::Service;
 use crate::refusal::Refusal;
-use crate::settlement::{FINAL_DEPTH, SignedTopUp, TopUp, TopUpError, depth_needed};
+use crate::settlement::{SignedTopUp, TopUp, TopUpError};
 use crate::time::Timestamp;
 use crate::wire::Signed;
 
@@ -234,8 +234,9 @@ impl Market {
     }
 
     /// A block came, or blocks went: `paid` is judged at this height from now on.
-    pub const fn handle_tip(&mut self, height: u64) {
+    pub fn handle_tip(&mut self, height: u64) {
         self.tip_height = height;
+        self.recredit();
     }
 
     /// The seller gave its word: to be stored before anything is paid. A word under which was paid stands.
@@ -314,25 +315,8 @@ impl Market {
         self.stage_consequences(seller, Direction::Bought, now);
     }
 
-    /// Judges anew how deep each payment must be (MONEY.md 4).
-    pub(super) fn recredit(&mut self) {
-        let sold = self.accounts().filter(|(_, direction, _)| *direction == Direction::Sold);
-        let received = unsettled(sold.flat_map(|(_, _, account)| account.payments()));
-        for ((_, direction), account) in &mut self.accounts {
-            match direction {
-                Direction::Sold => account.recredit(|payment| needed(&received, payment)),
-                Direction::Bought => {
-                    // What a seller tells of payments by others makes none of ours wait: its promise goes with ours.
-                    let own = unsettled(account.payments().filter(|payment| payment.ours));
-                    let all = unsettled(account.payments());
-                    account.recredit(|payment| needed(if payment.ours { &own } else { &all }, payment));
-                }
-            }
-        }
-    }
-
     /// How deep a block is, its own place counted; 0 for none.
-    fn depth_of(&self, height: u64) -> u32 {
+    pub(super) fn depth_of(&self, height: u64) -> u32 {
         let above = self.tip_height.saturating_add(1).saturating_sub(height);
         if height == 0 { 0 } else { u32::try_from(above).unwrap_or(u32::MAX) }
     }
@@ -369,23 +353,6 @@ impl Market {
         let fresh = |line: &&TopUpLine| !line.closed && now.since(line.created) < TOPUP_LIFE;
         strangers.map(|(_, _, account)| account.topups().filter(fresh).count()).sum()
     }
-}
-
-/// How deep a payment must be: by what is not final in its block and after it.
-fn needed(unsettled: &BTreeMap<u64, u64>, payment: &Payment) -> u32 {
-    depth_needed(unsettled.range(payment.height..).fold(0, |sum, (_, sat)| sum.saturating_add(*sat)))
-}
-
-/// Sat in blocks that are not final yet, by height of the block.
-fn unsettled<'a>(payments: impl Iterator<Item = &'a Payment>) -> BTreeMap<u64, u64> {
-    let mut by_height: BTreeMap<u64, u64> = BTreeMap::new();
-    for payment in payments {
-        if (1..FINAL_DEPTH).contains(&payment.depth) {
-            let sat = by_height.entry(payment.height).or_default();
-            *sat = sat.saturating_add(payment.amount_sat);
-        }
-    }
-    by_height
 }
 
 fn older_topups(account: &Account, newest: &TopUpId) -> Vec<TopUpLine> {

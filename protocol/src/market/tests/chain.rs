@@ -142,6 +142,29 @@ fn larger_money_waits_longer_and_what_is_final_stays() {
     assert_eq!(world.sold(1).paid().floor_sat(), 3_000_000);
 }
 
+/// 2.24 rewards of a block: nine blocks cost a cheat more than it would get.
+#[test]
+fn what_is_worth_more_than_a_few_blocks_waits_for_more_than_six() {
+    let mut world = world(2);
+    world.pay_finally(1, 9_000);
+    world.pay(0, 350_000_000);
+    world.pay(0, 350_000_001);
+    for depth in 1..9 {
+        world.mine();
+        assert_eq!((world.sold(0).paid(), world.bought(0).paid()), (Msat::ZERO, Msat::ZERO), "{depth} deep");
+        assert_eq!(world.sold(1).paid_final().floor_sat(), 9_000, "what was final stays so");
+    }
+    world.mine();
+    let both = [world.sold(0), world.bought(0)].map(|account| (account.paid().floor_sat(), account.paid_final()));
+    let all = Msat::from_sat(700_000_001).unwrap();
+    assert_eq!(both, [(700_000_001, all), (700_000_001, all)]);
+    world.pay(1, 2_000_000_000);
+    world.mine();
+    assert_eq!(world.sold(0).paid_final(), all, "whatever comes after it");
+    world.check_agreement(0);
+    world.audit();
+}
+
 #[test]
 fn asking_for_addresses_fills_neither_memory_nor_the_places_of_customers() {
     let mut world = world(103);
