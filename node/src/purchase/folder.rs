@@ -269,12 +269,13 @@ impl Buyer {
             trade.fail(SellerFailure::buying(seller, BuyFailure::Limit), tell);
             return Ok(false);
         }
-        let (mut wanted, mut running, mut round) =
-            (wanted.into_iter().zip(1_usize..), FuturesUnordered::new(), Round::default());
+        let (mut rest, mut running, mut round) = (all, FuturesUnordered::new(), Round::default());
+        let mut wanted = wanted.into_iter().zip(1_usize..);
         loop {
             while running.len() < AT_ONCE && !round.is_over {
-                let Some(((entry, reserved), number)) = wanted.next() else { break };
-                trade.reserve(reserved);
+                let Some(((entry, charge), number)) = wanted.next() else { break };
+                rest = rest.saturating_sub(charge);
+                let reserved = trade.reserve(charge, rest, order.max);
                 let limit = order.max.map(|_| reserved);
                 running.push(self.buy_object(&source, entry, reserved, limit, number.is_multiple_of(SETTLE_EVERY)));
             }

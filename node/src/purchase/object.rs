@@ -13,7 +13,7 @@ use crate::purchase::{Buyer, OrderError, find};
 use crate::session::{Bought, BuyFailure, Offered, Purchase, lock};
 
 /// How often a seller that broke off is asked again before the next one is.
-const TRIES: usize = 2;
+pub(super) const TRIES: usize = 2;
 
 /// An object to be bought from one seller.
 pub(super) struct Lot<'a> {

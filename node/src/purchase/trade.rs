@@ -4,9 +4,12 @@ use libp2p_identity::PeerId;
 use pedlar_protocol::content::EntryPath;
 use pedlar_protocol::money::Msat;
 
-use crate::purchase::object::Sale;
+use crate::purchase::object::{Sale, TRIES};
 use crate::purchase::{News, SellerFailure, Tell};
 use crate::session::Bought;
+
+/// What is charged more where an object is bought by as many quotes as it may take, each rounded up to a msat.
+const ROUNDED_UP: Msat = Msat::new(TRIES as u64 - 1);
 
 /// What one order has come to so far.
 #[derive(Default)]
@@ -27,9 +30,14 @@ impl Trade {
         max.map(|max| max.saturating_sub(self.paid).saturating_sub(fees).saturating_sub(self.reserved))
     }
 
-    /// Sets aside what an object may cost, so that objects which are bought at once don't spend the same money.
-    pub(super) fn reserve(&mut self, cost: Msat) {
+    /// Sets aside what an object may cost, so that objects which are bought at once don't spend the same money: its charge,
+    /// and where the limit leaves it after the `rest`, what further quotes for it may round up. Answers that.
+    pub(super) fn reserve(&mut self, charge: Msat, rest: Msat, max: Option<Msat>) -> Msat {
+        let others = charge.saturating_add(rest);
+        let spare = self.left(max).map_or(ROUNDED_UP, |left| left.saturating_sub(others).min(ROUNDED_UP));
+        let cost = charge.saturating_add(spare);
         self.reserved = self.reserved.saturating_add(cost);
+        cost
     }
 
     /// Lets go of what was set aside for an object, now that it is known what it did cost.
@@ -55,5 +63,31 @@ impl Trade {
     pub(super) fn fail(&mut self, failure: SellerFailure, tell: Tell<'_>) {
         tell(News::Failed { seller: failure.seller, reason: failure.reason() });
         self.failures.push(failure);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pedlar_protocol::money::Price;
+
+    use super::*;
+
+    #[test]
+    fn what_a_second_quote_rounds_up_is_set_aside_where_the_limit_leaves_it() {
+        let price = Price::per_gib(7_000_000);
+        let charge = |bytes| price.charge(bytes).unwrap();
+        let (whole, first) = (charge(100_000), charge(34_567));
+        let twice = first.saturating_add(charge(100_000 - 34_567));
+        assert_eq!(twice, whole.saturating_add(Msat::new(1)), "a connection that breaks costs a msat");
+        let rest = charge(1 << 20);
+        let reserved = |spare| {
+            let mut trade = Trade::default();
+            let max = whole.saturating_add(rest).saturating_add(Msat::new(spare));
+            let reserved = trade.reserve(whole, rest, Some(max));
+            assert!(trade.left(Some(max)) >= Some(rest), "the others have theirs");
+            reserved
+        };
+        assert_eq!([0, 1, 9].map(reserved), [whole, twice, twice]);
+        assert_eq!(Trade::default().reserve(whole, rest, None), twice);
     }
 }
