@@ -63,6 +63,8 @@ pub(crate) enum ExchangeError {
 pub(crate) struct SellersView {
     pub(crate) paid: Msat,
     pub(crate) spent: Msat,
+    /// What it says to have sent and not been signed for.
+    pub(crate) held: Msat,
     /// What could be bought now without paying.
     pub(crate) available: Msat,
     pub(crate) min_topup_sat: u64,
@@ -226,11 +228,12 @@ async fn take_sync(driver: &Driver, seller: PeerId, reply: v1::SyncReply) -> Res
     let grant = reply.grant.map(Signed::from_wire).transpose().map_err(|_| ExchangeError::Malformed)?;
     driver.commit(|market| market.handle_synced(now(), seller, &lines, grant, &payments)).await??;
     let (paid, spent) = (Msat::new(reply.paid_msat), Msat::new(reply.spent_msat));
-    let covered = paid.saturating_add(Msat::new(reply.allowance_msat));
+    let (held, covered) = (Msat::new(reply.held_msat), paid.saturating_add(Msat::new(reply.allowance_msat)));
     Ok(SellersView {
         paid,
         spent,
-        available: covered.saturating_sub(spent.saturating_add(Msat::new(reply.held_msat))),
+        held,
+        available: covered.saturating_sub(spent.saturating_add(held)),
         min_topup_sat: reply.min_topup_sat,
         tip_height: reply.tip_height,
     })

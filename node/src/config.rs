@@ -19,6 +19,7 @@ use std::path::Path;
 use layers::Layers;
 pub use layers::{ConfigError, Flags, Origin, Setting, Value};
 use pedlar_net::Multiaddr;
+use pedlar_protocol::budget::Budget;
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::session::MAX_WINDOW;
 use pedlar_wallet::{Network, ServerUrl};
@@ -42,6 +43,8 @@ pub struct Config {
     pub external: Vec<Multiaddr>,
     /// Fees on chain.
     pub fees: Fees,
+    /// What is paid without a person's word.
+    pub budget: Budget,
     /// What strangers and customers are trusted with.
     pub credit: Credit,
     /// The smallest advance taken on chain, in sat.
@@ -95,6 +98,10 @@ impl Config {
             bootstrap: from.list("bootstrap", Vec::new(), str::parse)?,
             external: from.list("external", Vec::new(), str::parse)?,
             fees: Fees { max_sat_vb: from.one("fees.max_sat_vb", 100, values::sat)? },
+            budget: Budget {
+                day_sat: from.one("budget.day_sat", Budget::default().day_sat, values::sat)?,
+                month_sat: from.one("budget.month_sat", Budget::default().month_sat, values::sat)?,
+            },
             credit: Credit {
                 grant: from.one("credit.grant_sat", Msat::ZERO, str::parse)?,
                 cap: from.one("credit.cap_sat", Msat::new(100_000_000), str::parse)?,

@@ -204,6 +204,20 @@ impl Driver {
         self.commit(|market| tell(market, WalletEvent::Outgoing(payment))).await
     }
 
+    /// Takes down what a payment that nobody asked for has cost, where it is known by now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it can't be stored now.
+    pub(crate) async fn settle_spending(&self, id: TopUpId) -> Result<(), StoreError> {
+        let sat = match self.wallet.payment(PaymentId(id.0)).await {
+            Ok(None) => 0,
+            Ok(Some(wallet::Payment { sat, fee_sat: Some(fee_sat), .. })) => sat.saturating_add(fee_sat),
+            // Not signed yet, or the wallet can't be asked: it may cost what was taken down.
+            Ok(Some(_)) | Err(_) => return Ok(()),
+        };
+        self.commit(|market| market.handle_spent(&id, sat)).await
+    }
+
     /// Our wallet's payment under a top-up, as it stands: its transaction may have been replaced since it was made.
     pub(crate) async fn topup_payment(&self, id: TopUpId) -> Option<wallet::Payment> {
         self.wallet.payment(PaymentId(id.0)).await.ok().flatten()

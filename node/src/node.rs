@@ -219,7 +219,7 @@ impl Node {
 /// What the owner decided about money.
 pub(crate) fn terms(config: &Config) -> Terms {
     let credit = Rules { grant: config.credit.grant, cap: config.credit.cap, ..Rules::default() };
-    Terms { credit, min_topup_sat: config.min_topup_sat, max_window: config.limits.max_window }
+    Terms { credit, min_topup_sat: config.min_topup_sat, max_window: config.limits.max_window, budget: config.budget }
 }
 
 async fn open_wallet(

@@ -15,7 +15,9 @@ mod folder;
 mod goods;
 mod object;
 mod part;
+mod payment;
 mod trade;
+mod wait;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,8 +31,9 @@ use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use advance::{PaymentFailure, PaymentNews, TopUpOrder, top_up};
+pub(crate) use advance::{TopUpOrder, top_up};
 pub(crate) use find::{Found, SellerFailure, Why};
+pub(crate) use payment::{PaymentFailure, PaymentNews};
 
 use choice::rank_found;
 use goods::Goods;
@@ -51,6 +54,8 @@ pub(crate) struct Order {
     pub(crate) max: Option<Msat>,
     /// An advance that may be paid on chain, in sat.
     pub(crate) prepay_sat: Option<u64>,
+    /// The fee that it may have, in sat; by default twice the estimate.
+    pub(crate) max_fee_sat: Option<u64>,
 }
 
 /// What happens on the way.
@@ -58,6 +63,8 @@ pub(crate) struct Order {
 pub(crate) enum News {
     /// A seller's price for what is missing.
     Quote { seller: PeerId, price: Price, cost: Msat, available: Msat },
+    /// What the best seller that is to be paid in advance would get.
+    Advance { seller: PeerId, amount_sat: u64, fee_sat: u64, max_fee_sat: u64 },
     /// Money is on its way.
     Payment(PaymentNews),
     /// More is there.
@@ -156,6 +163,13 @@ impl Buyer {
         let found = self.find(&order.link).await?;
         let setup_fee = self.setup_fee().await;
         let ranked = rank_found(&found, &Goods::none(order), setup_fee, tell);
+        let best = ranked.iter().find(|one| one.advance > Msat::ZERO);
+        if let Some(best) = best
+            && let Some(one) = found.iter().find(|one| one.seller == best.candidate.seller)
+            && let Some((amount_sat, fee_sat, max_fee_sat)) = self.plan(order, best, one, order.max).in_sat()
+        {
+            tell(News::Advance { seller: one.seller, amount_sat, fee_sat, max_fee_sat });
+        }
         for seller in found {
             seller.offered.decline().await;
         }

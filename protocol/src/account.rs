@@ -289,6 +289,7 @@ impl Account {
             }
             Change::Payment(payment) => drop(self.payments.insert(payment.outpoint, payment.clone())),
             Change::History(history) => self.history = history.clone(),
+            Change::Spending { .. } => {}
         }
     }
 

@@ -9,6 +9,7 @@
 
 pub mod account;
 pub mod book;
+pub mod budget;
 pub mod content;
 pub mod credit;
 pub mod id;

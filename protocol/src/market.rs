@@ -33,6 +33,7 @@ pub use standing::Standing;
 
 use crate::account::{Account, Change, Direction, Entry};
 use crate::book::Book;
+use crate::budget::{Budget, Spendings};
 use crate::credit::Rules;
 use crate::id::{PayeeId, QuoteId};
 use crate::ledger::Ledger;
@@ -51,6 +52,8 @@ pub struct Terms {
     pub min_topup_sat: u64,
     /// The largest window served or asked for, in bytes.
     pub max_window: u64,
+    /// What is paid without a person's word.
+    pub budget: Budget,
 }
 
 /// Everything a node knows of its trade.
@@ -65,6 +68,7 @@ pub struct Market {
     live: BTreeMap<QuoteId, selling::Live>,
     last_number: u64,
     tip_height: u64,
+    spendings: Spendings,
     shop: Shop,
     book: Book,
     clock: OfferClock,
@@ -90,6 +94,7 @@ impl Market {
             live: BTreeMap::new(),
             last_number: 0,
             tip_height: 0,
+            spendings: Spendings::default(),
             shop: Shop::default(),
             clock: OfferClock::new(now),
             offer: None,
@@ -146,6 +151,12 @@ impl Market {
     #[must_use]
     pub const fn tip_height(&self) -> u64 {
         self.tip_height
+    }
+
+    /// What was spent without a person's word.
+    #[must_use]
+    pub const fn spendings(&self) -> &Spendings {
+        &self.spendings
     }
 
     /// The offers of others.
@@ -225,6 +236,10 @@ impl Market {
     }
 
     fn fold(&mut self, entry: &Entry) {
+        if let Change::Spending { spending, forgets } = &entry.change {
+            // Of no account: it is our own purse that it bounds.
+            return self.spendings.apply(*spending, forgets);
+        }
         if let Change::TopUp { line, .. } = &entry.change
             && let Some(payee) = line.payee
         {

@@ -62,11 +62,21 @@ async fn a_stranger_is_told_the_advance_its_fee_and_the_flag() {
     assert!(fee.parse::<u64>().unwrap() > 0, "{error}");
     assert!(text(&error["hint"]).contains(&format!("--prepay {charge_sat}sat")), "{error}");
 
+    let advance = buyer.one(&["get", &link, "-o", path(&dest), "--dry-run"], "advance").await;
+    let fee_sat: u64 = fee.parse().unwrap();
+    assert_eq!(
+        ["amount_sat", "fee_sat", "max_fee_sat"].map(|key| number(&advance[key])),
+        [charge_sat, fee_sat, 2 * fee_sat]
+    );
+
     let too_little = format!("{}sat", charge_sat - 1);
     let error = buyer.refuses(&["get", &link, "-o", path(&dest), "--prepay", &too_little, "--yes"], 10).await;
     assert_eq!(error["code"], "advance_too_small");
 
     let exact = format!("{charge_sat}sat");
+    let stingy = ["get", &link, "-o", path(&dest), "--prepay", &exact, "--max-fee", "1sat", "--yes"];
+    let error = buyer.refuses(&stingy, 11).await;
+    assert!(error["code"] == "fee_above_limit" && text(&error["hint"]).contains("--max-fee"), "{error}");
     buyer.ask(&["get", &link, "-o", path(&dest), "--prepay", &exact, "--yes"]).await;
     assert_eq!(fs::read(&dest).unwrap(), fs::read(&film).unwrap());
     assert_eq!(agreed(&seller, &buyer).await.paid, charge_sat * 1_000);

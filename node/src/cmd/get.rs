@@ -1,5 +1,7 @@
 //! `get`: buys a file or a folder.
 
+mod unbought;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,30 +10,23 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use libp2p_identity::PeerId;
 use pedlar_protocol::content::{Kind, Link};
 use pedlar_protocol::money::Msat;
-use pedlar_protocol::refusal::Refusal;
-use pedlar_protocol::settlement::AdvanceError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::wallet::not_paid;
+use unbought::failure_of;
+pub(super) use unbought::payment_failure;
+
 use super::{Remote, Verb};
-use crate::accounts::ExchangeError;
 use crate::api::Out;
-use crate::blobs::{self, FinishError, WriteError, safe_name};
+use crate::blobs::safe_name;
 use crate::cli::screen::Screen;
 use crate::config::sat;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::node::Node;
-use crate::purchase::{
-    News, Order, OrderError, Outcome, PaymentFailure, PaymentNews, SellerFailure, Why, asks_for_money,
-};
-use crate::session::BuyFailure;
+use crate::purchase::{News, Order, Outcome, PaymentNews};
 
 /// Lines between the purchase and the client; all but progress are few.
 const LINES: usize = 256;
-
-/// What to do about a download that broke off.
-const GOES_ON: &str = "what is verified stays: the same command goes on with it";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +55,10 @@ pub(crate) struct Args {
     /// Pay this much in advance on chain if the best seller asks for it
     #[arg(long = "prepay", value_name = "AMOUNT", value_parser = sat)]
     prepay_sat: Option<u64>,
+    /// Pay no fee above this for an advance; by default twice the estimate
+    #[arg(long = "max-fee", value_name = "AMOUNT", value_parser = sat)]
+    #[serde(default)]
+    max_fee_sat: Option<u64>,
     /// Show the quotes and buy nothing
     #[arg(long)]
     #[serde(default)]
@@ -76,11 +75,13 @@ pub(crate) struct Args {
 pub(crate) enum Line {
     /// What the missing bytes cost at a seller, the cheapest first.
     Quote { peer: String, price_msat_per_gib: u64, cost_msat: u64, available_msat: u64 },
+    /// What the best seller that asks for one gets in advance, and what that costs beside.
+    Advance { peer: String, amount_sat: u64, fee_sat: u64, max_fee_sat: u64 },
     /// Our wallet has paid an advance.
     Payment { txid: String, amount_sat: u64, fee_sat: u64, address: String },
     /// Another wallet may pay the advance.
     Pay { uri: String, amount_sat: u64 },
-    /// Another wallet pays the advance already.
+    /// So much is left with the seller already, or on its way, and does not count there yet.
     Awaited { amount_sat: u64 },
     /// The advance counts.
     Credited { paid_msat: u64 },
@@ -142,7 +143,13 @@ impl Args {
             };
             return Err(Failure::usage("exists", exists).hint(hint));
         }
-        Ok(Order { link, dest, max: self.max_msat.map(Msat::new), prepay_sat: self.prepay_sat })
+        Ok(Order {
+            link,
+            dest,
+            max: self.max_msat.map(Msat::new),
+            prepay_sat: self.prepay_sat,
+            max_fee_sat: self.max_fee_sat,
+        })
     }
 }
 
@@ -157,6 +164,9 @@ impl Verb for Args {
                 let (cost, available) = (Msat::new(cost_msat), Msat::new(available_msat));
                 screen.text(format_args!("{peer}  {price}  costs {cost}, {available} prepaid"))
             }
+            Line::Advance { peer, amount_sat, fee_sat, max_fee_sat } => screen.text(format_args!(
+                "{amount_sat} sat in advance to {peer}, for a fee of about {fee_sat} sat and at most {max_fee_sat} sat"
+            )),
             Line::Payment { txid, amount_sat, fee_sat, address } => screen.text(format_args!(
                 "paid {amount_sat} sat (fee {fee_sat} sat) to {address} with {txid}; waiting until it counts"
             )),
@@ -164,8 +174,9 @@ impl Verb for Args {
                 screen.text(format_args!("this wallet has too little: pay {amount_sat} sat from any wallet\n{uri}"))?;
                 screen.qr(&uri)
             }
-            Line::Awaited { amount_sat } => screen
-                .text(format_args!("another wallet has paid {amount_sat} sat to the seller; waiting until it counts")),
+            Line::Awaited { amount_sat } => {
+                screen.text(format_args!("{amount_sat} sat are paid to it already; waiting until they count there"))
+            }
             Line::Credited { paid_msat } => {
                 screen.text(format_args!("the advance counts: {} paid in all", Msat::new(paid_msat)))
             }
@@ -224,6 +235,9 @@ fn line_of(news: News) -> Line {
             cost_msat: cost.msat(),
             available_msat: available.msat(),
         },
+        News::Advance { seller, amount_sat, fee_sat, max_fee_sat } => {
+            Line::Advance { peer: seller.to_string(), amount_sat, fee_sat, max_fee_sat }
+        }
         News::Payment(PaymentNews::Paid { txid, amount_sat, fee_sat, address }) => {
             Line::Payment { txid, amount_sat, fee_sat, address }
         }
@@ -255,103 +269,6 @@ fn summary_of(outcome: Outcome) -> Summary {
         txid: outcome.txid,
         seconds: outcome.took.as_secs_f64(),
     }
-}
-
-fn failure_of(error: OrderError) -> Failure {
-    let text = error.to_string();
-    let plain = |exit, code| Failure::new(exit, code, &text);
-    match &error {
-        OrderError::NotFound(_) => {
-            plain(Exit::NotFound, "not_found").hint("is the link right, and does its seller run?")
-        }
-        OrderError::Unreachable(_) => plain(Exit::Network, "unreachable").hint("try again later"),
-        OrderError::NoSeller(failures) if failures.iter().any(is_integrity) => plain(Exit::Integrity, "integrity"),
-        OrderError::NoSeller(failures) if failures.iter().any(denies) => denied(&text),
-        OrderError::NoSeller(_) => plain(Exit::NoSeller, "no_seller"),
-        OrderError::Collection(_) => plain(Exit::Integrity, "integrity"),
-        OrderError::TooDear { cheapest, .. } => {
-            plain(Exit::NoSeller, "too_dear").hint(format!("raise the limit: --max {}msat", cheapest.msat()))
-        }
-        OrderError::PrepayOverMax { .. } => plain(Exit::OverLimit, "prepay_over_max"),
-        OrderError::Payment(failure) => payment_failure(failure),
-        OrderError::Incomplete { failures, .. } => incomplete(failures, &text),
-        OrderError::Open(blobs::OpenError::Exists(_)) | OrderError::Finish(FinishError::Exists { .. }) => {
-            Failure::usage("exists", &text).hint("name another place with -o")
-        }
-        OrderError::Open(blobs::OpenError::Foreign(_)) => Failure::usage("exists", &text),
-        OrderError::Open(blobs::OpenError::NoSpace { .. })
-        | OrderError::Write { source: WriteError::NoSpace, .. }
-        | OrderError::Finish(FinishError::Write { source: WriteError::NoSpace, .. }) => {
-            plain(Exit::Failure, "disk_full").hint(format!("make room there; {GOES_ON}"))
-        }
-        OrderError::Write { .. } | OrderError::Finish(_) => Failure::system(&text).hint(GOES_ON),
-        OrderError::Open(_) => Failure::system(&text),
-        OrderError::Store(_) => unwritable(&text),
-        OrderError::Interrupted => plain(Exit::Interrupted, "interrupted"),
-    }
-}
-
-/// What is said of a payment that did not happen, or does not count yet.
-pub(super) fn payment_failure(failure: &PaymentFailure) -> Failure {
-    let text = failure.to_string();
-    match failure {
-        PaymentFailure::Advance(AdvanceError::NeedsWord { amount_sat, .. }) => {
-            Failure::new(Exit::Funds, "advance_required", &text).hint(format!("allow it: --prepay {amount_sat}sat"))
-        }
-        PaymentFailure::Advance(AdvanceError::TooSmall { amount_sat, .. }) => {
-            Failure::new(Exit::Funds, "advance_too_small", &text).hint(format!("allow more: --prepay {amount_sat}sat"))
-        }
-        PaymentFailure::Advance(AdvanceError::OverLimit { .. }) => Failure::new(Exit::OverLimit, "over_limit", &text),
-        PaymentFailure::Wallet(error) => not_paid(error),
-        PaymentFailure::Denied(_) => denied(&text),
-        PaymentFailure::Conflicted { .. } => {
-            Failure::new(Exit::Failure, "conflicted", &text).hint("the same command pays anew, with other coins")
-        }
-        PaymentFailure::Interrupted => Failure::new(Exit::Interrupted, "interrupted", &text),
-        PaymentFailure::NotConfirmed => Failure::new(Exit::Unconfirmed, "not_confirmed", &text),
-        PaymentFailure::Seller(ExchangeError::Refused(Refusal::PayFirst { min_topup_sat, .. })) => {
-            Failure::new(Exit::Funds, "advance_too_small", &text).hint(format!("pay at least {min_topup_sat} sat"))
-        }
-        PaymentFailure::Seller(_) | PaymentFailure::Quote(_) => Failure::new(Exit::Network, "seller_failed", &text),
-        PaymentFailure::Address(_) => Failure::system(&text),
-        PaymentFailure::Store(_) => unwritable(&text),
-    }
-}
-
-/// A seller has our money, and says that it has not.
-fn denied(text: &str) -> Failure {
-    Failure::new(Exit::Unconfirmed, "not_counted", text)
-        .hint("its server may be behind: try later, nothing is paid twice; `pedlar account show PEER` has the payments")
-}
-
-fn denies(failure: &SellerFailure) -> bool {
-    matches!(failure.why, Why::Denies(_))
-}
-
-/// Our own journal takes nothing, so nothing may follow.
-fn unwritable(text: &str) -> Failure {
-    Failure::new(Exit::Failure, "journal", text).hint("is the disk of the home full? Then the same command goes on")
-}
-
-fn incomplete(failures: &[SellerFailure], text: &str) -> Failure {
-    let any = |test: fn(&BuyFailure) -> bool| {
-        failures.iter().any(|failure| matches!(&failure.why, Why::Buying(buying) if test(buying)))
-    };
-    if failures.iter().any(is_integrity) {
-        Failure::new(Exit::Integrity, "integrity", text)
-    } else if any(|failure| matches!(failure, BuyFailure::Refused(refusal) if asks_for_money(refusal))) {
-        Failure::new(Exit::Funds, "advance_required", text).hint("pay more in advance: --prepay AMOUNT")
-    } else if any(|failure| matches!(failure, BuyFailure::Limit)) {
-        Failure::new(Exit::OverLimit, "over_limit", text).hint("raise --max; what is verified stays")
-    } else {
-        Failure::new(Exit::Network, "sellers_failed", text).hint(GOES_ON)
-    }
-}
-
-/// Whether a seller had other bytes than those that it was asked for.
-fn is_integrity(failure: &SellerFailure) -> bool {
-    use BuyFailure::{Collection, Integrity, Whole};
-    matches!(&failure.why, Why::Buying(Integrity(_) | Collection(_) | Whole { .. }))
 }
 
 /// The file or folder itself: in a folder it takes the name that the link hints at, made safe, or its root's.

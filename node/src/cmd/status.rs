@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io;
 
 use pedlar_protocol::account::Direction;
+use pedlar_protocol::budget::{DAY, MONTH};
 use pedlar_protocol::ledger::LedgerAccount;
 use pedlar_protocol::market::Market;
 use pedlar_protocol::money::{Msat, Price};
@@ -61,9 +62,19 @@ pub(crate) struct Status {
     earned_msat: u64,
     spent_msat: u64,
     topups: Vec<OpenTopUp>,
+    budget: Spent,
     /// What keeps the node from its work, and what to do about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     alerts: Vec<Alert>,
+}
+
+/// What was spent without a person's word, and what may be.
+#[derive(Debug, Serialize, Deserialize)]
+struct Spent {
+    day_spent_sat: u64,
+    day_sat: u64,
+    month_spent_sat: u64,
+    month_sat: u64,
 }
 
 /// Something that the owner is to know.
@@ -149,6 +160,9 @@ impl Verb for Args {
         fact("sells", status.selling.map_or_else(|| "nothing".to_owned(), |selling| selling.to_string()))?;
         fact("earned", Msat::new(status.earned_msat).to_string())?;
         fact("spent", Msat::new(status.spent_msat).to_string())?;
+        let Spent { day_spent_sat, day_sat, month_spent_sat, month_sat } = status.budget;
+        let month = format!("{month_spent_sat} of {month_sat} sat in 30 days");
+        fact("by itself", format!("paid {day_spent_sat} of {day_sat} sat in 24 hours, {month}"))?;
         status.topups.iter().try_for_each(|topup| fact("waits", topup.to_string()))?;
         status.alerts.iter().try_for_each(|alert| fact("alert", format!("{}. {}", alert.message, alert.hint)))
     }
@@ -189,7 +203,18 @@ fn status(node: &Node, market: &Market, wallet: &WalletStatus, peers: usize, now
         earned_msat: amount(-ledger.balance(LedgerAccount::Income(Service::Chunks))),
         spent_msat: amount(ledger.balance(LedgerAccount::Expense(Service::Chunks))),
         topups: open_topups(market),
+        budget: spent(market, now),
         alerts: alerts(node, wallet),
+    }
+}
+
+fn spent(market: &Market, now: Timestamp) -> Spent {
+    let (rows, budget) = (market.spendings(), market.terms().budget);
+    Spent {
+        day_spent_sat: rows.spent(now, DAY),
+        day_sat: budget.day_sat,
+        month_spent_sat: rows.spent(now, MONTH),
+        month_sat: budget.month_sat,
     }
 }
 

@@ -62,13 +62,14 @@ fn what_is_shown_can_be_written_into_the_file() {
 #[test]
 fn values_are_written_with_their_units() {
     let file = "electrum = [\"tcp://127.0.0.1:1\", \"ssl://a.example:2\"]\nmin_topup_sat = \"500 sat\"\n\
-                [credit]\ngrant_sat = \"1sat\"\ncap_sat = 9\n[limits]\nmax_window = \"64KiB\"\n";
+                [credit]\ngrant_sat = \"1sat\"\ncap_sat = 9\n[budget]\nday_sat = 0\nmonth_sat = \"70sat\"\n[limits]\nmax_window = \"64KiB\"\n";
     let (config, _) =
         load(file, Flags::new(), &[("PEDLAR_BOOTSTRAP", "/ip4/127.0.0.1/tcp/1, /ip6/::1/tcp/2")]).unwrap();
     assert_eq!(config.electrum.len(), 2);
     assert_eq!(config.bootstrap.len(), 2);
     assert_eq!((config.min_topup_sat, config.limits.max_window), (500, 65_536));
     assert_eq!((config.credit.grant.msat(), config.credit.cap.msat()), (1_000, 9_000));
+    assert_eq!((config.budget.day_sat, config.budget.month_sat), (0, 70));
 }
 
 #[test]

@@ -45,7 +45,7 @@ async fn a_free_file_is_bought_over_the_address_in_its_link() {
     let (seller, buyer) = (node(&dir.path().join("seller")).await, node(&dir.path().join("buyer")).await);
     let bytes: Vec<u8> = (0..9_000_001_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let link = publish(&seller, dir.path(), &bytes, Price::FREE).await;
-    let order = Order { link, dest: dir.path().join("bought.bin"), max: None, prepay_sat: None };
+    let order = Order { link, dest: dir.path().join("bought.bin"), max: None, prepay_sat: None, max_fee_sat: None };
     let outcome = buyer.buyer.buy(&order, &CancellationToken::new(), &|_| {}).await.unwrap();
     assert_eq!(std::fs::read(&outcome.path).unwrap(), bytes);
     assert_eq!((outcome.bytes, outcome.paid.msat()), (bytes.len() as u64, 0));
@@ -59,7 +59,7 @@ async fn what_came_before_an_interruption_is_not_bought_again() {
     let (seller, buyer) = (node(&dir.path().join("seller")).await, node(&dir.path().join("buyer")).await);
     let bytes = vec![5; 30_000_000];
     let link = publish(&seller, dir.path(), &bytes, Price::FREE).await;
-    let order = Order { link, dest: dir.path().join("bought.bin"), max: None, prepay_sat: None };
+    let order = Order { link, dest: dir.path().join("bought.bin"), max: None, prepay_sat: None, max_fee_sat: None };
     let (stop, came) = (CancellationToken::new(), AtomicU64::new(0));
     let stopper = |news| {
         if let News::Progress { bytes, .. } = news {
@@ -98,7 +98,7 @@ async fn a_lie_about_the_size_costs_nothing_but_time() {
     let mut link = publish(&seller, dir.path(), &bytes, Price::FREE).await;
     let liar = liar(&dir.path().join("liar"), &link).await;
     link.addrs.extend(liar.net.listen_addrs().into_iter().map(|addr| addr.with_p2p(liar.net.peer_id()).unwrap()));
-    let order = Order { link, dest: dir.path().join("bought.bin"), max: None, prepay_sat: None };
+    let order = Order { link, dest: dir.path().join("bought.bin"), max: None, prepay_sat: None, max_fee_sat: None };
     // As an earlier try with the liar leaves it.
     drop(Download::open(order.link.root, Size::new(5_000_000).unwrap(), &order.dest).unwrap());
     let outcome = buyer.buyer.buy(&order, &CancellationToken::new(), &|_| {}).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_stranger_without_an_advance_is_told_what_to_pay() {
     let dir = tempfile::tempdir().unwrap();
     let (seller, buyer) = (node(&dir.path().join("seller")).await, node(&dir.path().join("buyer")).await);
     let link = publish(&seller, dir.path(), &[7; 100_000], Price::per_gib(7_000_000)).await;
-    let order = Order { link, dest: dir.path().join("bought.bin"), max: None, prepay_sat: None };
+    let order = Order { link, dest: dir.path().join("bought.bin"), max: None, prepay_sat: None, max_fee_sat: None };
     let refused = buyer.buyer.buy(&order, &CancellationToken::new(), &|_| {}).await.unwrap_err();
     let OrderError::Payment(PaymentFailure::Advance(advance)) = refused else { panic!("{refused}") };
     assert!(advance.to_string().starts_with("an advance of 1000 sat"), "{advance}");

@@ -50,14 +50,15 @@ impl Buyer {
             }
             if best.advance > Msat::ZERO {
                 one = match self.pay_advance(order, best, one, trade, stop, tell).await {
-                    // Nothing more was paid: another one may be honest.
-                    Err(OrderError::Payment(PaymentFailure::Denied(denied))) => {
+                    Ok(Ok(one)) => one,
+                    // Nothing was paid now: another one may be honest.
+                    Ok(Err(denied)) => {
                         self.fail(trade, SellerFailure { seller, entry: None, why: Why::Denies(denied) }, tell).await?;
                         continue;
                     }
                     // Those who were asked before have failed, and that is what is to be told.
                     Err(OrderError::Payment(PaymentFailure::Advance(_))) if !trade.failures.is_empty() => break,
-                    paid => paid?,
+                    Err(error) => return Err(error),
                 };
             }
             let all_there = match &mut goods {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::accounts;
 use crate::driver::{Driver, now};
-use crate::purchase::advance::Denied;
+use crate::purchase::payment::Denied;
 use crate::purchase::{Buyer, OrderError};
 use crate::session::{BuyFailure, Offered};
 
@@ -43,6 +43,8 @@ pub(crate) struct Found {
     pub(crate) whole: Whole,
     /// What could be bought there now without paying.
     pub(crate) available: Msat,
+    /// What it holds for bytes that it says to have sent.
+    pub(crate) held: Msat,
     /// The smallest advance it takes, in sat.
     pub(crate) min_topup_sat: u64,
     /// What it has served us since it last failed.
@@ -200,18 +202,18 @@ impl Buyer {
             failure => SellerFailure::buying(seller, failure),
         })?;
         let served = self.driver.read(|market| market.served_well(&seller));
-        let (available, min_topup_sat) = match offered.quote.quote().price {
-            Price::FREE => (Msat::ZERO, 0),
+        let (available, held, min_topup_sat) = match offered.quote.quote().price {
+            Price::FREE => (Msat::ZERO, Msat::ZERO, 0),
             _ => match accounts::sync(&self.driver, &self.net, seller, addrs.clone()).await {
-                Ok(view) => (view.available, view.min_topup_sat),
+                Ok(view) => (view.available, view.held, view.min_topup_sat),
                 Err(error) => {
                     tracing::debug!(%seller, %error, "a seller quotes and does not tell how its books stand");
-                    (Msat::ZERO, 0)
+                    (Msat::ZERO, Msat::ZERO, 0)
                 }
             },
         };
         let whole = offered.whole(link.kind);
-        Ok(Found { seller, addrs, offered, whole, available, min_topup_sat, served })
+        Ok(Found { seller, addrs, offered, whole, available, held, min_topup_sat, served })
     }
 }
 

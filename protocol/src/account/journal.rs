@@ -6,6 +6,7 @@ use pedlar_proto::v1::{self, entry};
 use prost::Message;
 
 use crate::account::{Direction, Folded, Line, OutPoint, Payment, TopUpLine};
+use crate::budget::Spending;
 use crate::credit::{History, SignedGrant};
 use crate::id::{PayeeId, QuoteId, TopUpId};
 use crate::money::Msat;
@@ -40,6 +41,13 @@ pub enum Change {
     Payment(Payment),
     /// The history as it stands now.
     History(History),
+    /// What is spent without a person's word: of no account, under our own id.
+    Spending {
+        /// Its row.
+        spending: Spending,
+        /// Old ones, whose rows go.
+        forgets: Vec<TopUpId>,
+    },
 }
 
 /// A change with the account that it belongs to: a row of the journal.
@@ -81,6 +89,7 @@ impl Entry {
                 self.key_of(b'p', &name)
             }
             Change::History(_) => self.key_of(b'h', &[]),
+            Change::Spending { spending, .. } => self.key_of(b's', &spending.id.0),
         }
     }
 
@@ -90,6 +99,7 @@ impl Entry {
         match &self.change {
             Change::Fold { quotes, .. } => quotes.iter().map(|id| self.key_of(b'q', &id.0)).collect(),
             Change::TopUp { gives_up, .. } => gives_up.iter().map(|id| self.key_of(b't', &id.0)).collect(),
+            Change::Spending { forgets, .. } => forgets.iter().map(|id| self.key_of(b's', &id.0)).collect(),
             Change::Line(_) | Change::Payment(_) | Change::History(_) => Vec::new(),
         }
     }
@@ -140,6 +150,11 @@ impl Entry {
                 granted_at_ms: history.grant.as_ref().map_or(0, |(_, at)| at.ms()),
                 failed_msat: history.failed.msat(),
             }),
+            Change::Spending { spending, .. } => entry::Change::Spending(v1::Spending {
+                topup_id: spending.id.0.to_vec().into(),
+                at_ms: spending.at.ms(),
+                sat: spending.sat,
+            }),
         };
         let direction = match self.direction {
             Direction::Sold => v1::Direction::Sold,
@@ -172,6 +187,9 @@ impl Entry {
             entry::Change::Topup(line) => Change::TopUp { line: decode_topup(line)?, gives_up: Vec::new() },
             entry::Change::Payment(payment) => Change::Payment(decode_payment(&payment)?),
             entry::Change::History(history) => Change::History(decode_history(history, us, &peer, direction)?),
+            entry::Change::Spending(spending) => {
+                Change::Spending { spending: decode_spending(&spending)?, forgets: Vec::new() }
+            }
         };
         Ok(Self { peer, direction, change })
     }
@@ -255,6 +273,14 @@ fn decode_payment(wire: &v1::PaymentLine) -> Result<Payment, EntryError> {
         fee_sat: wire.fee_sat,
         ours: wire.ours,
         repaid: wire.repaid_msat.map(Msat::new),
+    })
+}
+
+fn decode_spending(wire: &v1::Spending) -> Result<Spending, EntryError> {
+    Ok(Spending {
+        id: TopUpId::try_from(wire.topup_id.as_ref()).map_err(|_| EntryError::Field("topup id"))?,
+        at: Timestamp::from_ms(wire.at_ms),
+        sat: wire.sat,
     })
 }
 

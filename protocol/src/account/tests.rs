@@ -168,6 +168,7 @@ fn changes() -> Vec<(Direction, Change)> {
     let history =
         History { counted: Msat::new(1), decayed: Msat::new(2), decayed_at: NOW, grant, failed: Msat::new(1) };
     let bought = Line::new(Direction::Bought, quote(5, 7), NOW);
+    let spending = crate::budget::Spending { id: TopUpId([3; 32]), at: NOW, sat: 11 };
     vec![
         (Direction::Sold, Change::Line(sold(1, 500, 0, Some(400)))),
         (Direction::Sold, Change::Line(interrupted)),
@@ -179,6 +180,7 @@ fn changes() -> Vec<(Direction, Change)> {
         (Direction::Bought, Change::Payment(Payment { needed: 0, ..payment(2, u64::MAX, 3) })),
         (Direction::Sold, Change::History(history)),
         (Direction::Bought, Change::History(History::default())),
+        (Direction::Bought, Change::Spending { spending, forgets: Vec::new() }),
     ]
 }
 

@@ -6,10 +6,12 @@
 use libp2p_identity::PeerId;
 
 use crate::account::{Account, Change, Direction, OutPoint, Payment, TopUpLine};
+use crate::budget::OverBudget;
 use crate::credit::History;
 use crate::id::TopUpId;
 use crate::market::{Market, TOPUP_LIFE};
-use crate::money::Msat;
+use crate::money::{Msat, Price};
+use crate::session::PIPELINED_WANTS;
 use crate::time::Timestamp;
 
 /// All the bitcoin that there can be, in sat: what is said to be more is a lie.
@@ -34,23 +36,54 @@ impl Market {
     /// We mean to pay this seller: the top-up to ask for. One of the same amount is taken again while our payment under it
     /// is on its way, or while it is new and nobody has paid it. `random` names a new one.
     pub fn handle_topup_wanted(&mut self, now: Timestamp, seller: PeerId, amount_sat: u64, random: TopUpId) -> TopUpId {
-        let account = self.account(&seller, Direction::Bought);
-        let again = |account: &Account| {
-            let same = account.topups().filter(|line| line.amount_sat == amount_sat);
-            let usable = |line: &&TopUpLine| match paying(account, line) {
-                Paying::Ours => true,
-                Paying::Unpaid | Paying::Others => !line.closed && now.since(line.created) < TOPUP_LIFE,
-                Paying::Counts | Paying::Conflicted => false,
-            };
-            // One that is being paid before one that nobody has paid.
-            same.filter(usable).max_by_key(|line| paying(account, line) == Paying::Ours).map(|line| line.id)
-        };
-        if let Some(id) = account.and_then(again) {
+        if let Some(id) = self.topup_again(now, &seller, amount_sat) {
             return id;
         }
         let line = TopUpLine { id: random, amount_sat, topup: None, created: now, closed: false, payee: None };
         self.put_topup(seller, Direction::Bought, line);
         random
+    }
+
+    /// The same where no person said so: what it may cost is taken down with it, once for each top-up.
+    ///
+    /// # Errors
+    /// [`OverBudget`] where the owner's budget has no room for it; nothing is asked for then.
+    pub fn handle_unasked_topup(
+        &mut self,
+        now: Timestamp,
+        seller: PeerId,
+        amount_sat: u64,
+        max_fee_sat: u64,
+        random: TopUpId,
+    ) -> Result<TopUpId, OverBudget> {
+        let id = self.topup_again(now, &seller, amount_sat).unwrap_or(random);
+        let sat = amount_sat.saturating_add(max_fee_sat);
+        if self.paying(&seller, &id) != Paying::Ours && self.spendings.spent_for(&id) < sat {
+            let spending = self.spendings.plan(now, id, sat, &self.terms.budget)?;
+            let forgets = self.spendings.expired(now).collect();
+            self.stage(self.me, Direction::Bought, Change::Spending { spending, forgets });
+        }
+        Ok(self.handle_topup_wanted(now, seller, amount_sat, id))
+    }
+
+    /// What a top-up that no person asked for came to, fee included: no more than was taken down for it.
+    pub fn handle_spent(&mut self, id: &TopUpId, sat: u64) {
+        if let Some(spending) = self.spendings.less(id, sat) {
+            self.stage(self.me, Direction::Bought, Change::Spending { spending, forgets: Vec::new() });
+        }
+    }
+
+    /// A top-up of this amount that is to be paid under its own name.
+    fn topup_again(&self, now: Timestamp, seller: &PeerId, amount_sat: u64) -> Option<TopUpId> {
+        let account = self.account(seller, Direction::Bought)?;
+        let same = account.topups().filter(|line| line.amount_sat == amount_sat);
+        let usable = same.filter(|line| match paying(account, line) {
+            Paying::Ours => true,
+            Paying::Unpaid | Paying::Others => !line.closed && now.since(line.created) < TOPUP_LIFE,
+            Paying::Counts | Paying::Conflicted => false,
+        });
+        // One that is being paid before one that nobody has paid.
+        usable.max_by_key(|line| paying(account, line) == Paying::Ours).map(|line| line.id)
     }
 
     /// How our top-up of this name stands with this seller.
@@ -73,6 +106,18 @@ impl Market {
         let left =
             |account: &Account| account.paid().saturating_add(on_its_way(account)).saturating_sub(account.spent());
         self.account(seller, Direction::Bought).map(left).unwrap_or_default()
+    }
+
+    /// What a seller says to have sent us without our receipt, as far as it can be so: nothing where it never served us,
+    /// else what was on its way when a session of this price broke off.
+    #[must_use]
+    pub fn believed_held(&self, seller: &PeerId, held: Msat, price: Price) -> Msat {
+        let account = self.account(seller, Direction::Bought);
+        if account.is_none_or(|account| account.spent() == Msat::ZERO) {
+            return Msat::ZERO;
+        }
+        let in_flight = self.terms.max_window.saturating_mul(u64::try_from(PIPELINED_WANTS).unwrap_or(u64::MAX));
+        held.min(price.charge(in_flight).unwrap_or(Msat::MAX))
     }
 
     /// What this seller has served us well since it last failed (MONEY.md 2.5).

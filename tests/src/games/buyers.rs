@@ -6,6 +6,7 @@ use std::time::Duration;
 use libp2p_identity::PeerId;
 use libp2p_identity::ed25519::Keypair;
 use pedlar_protocol::account::{Account, Direction, OutPoint, TAIL_FLOOR_BYTES, TAIL_SHARE};
+use pedlar_protocol::budget::Budget;
 use pedlar_protocol::content::{GROUP_LEN, Groups, Root, Size};
 use pedlar_protocol::credit::Rules;
 use pedlar_protocol::id::{PayeeId, QuoteId, TopUpId};
@@ -94,7 +95,7 @@ impl Game {
         let grant = Msat::new([0, 0, 1_000][table.dice.below(3) as usize]);
         let rules = Rules { stake, grant, ..Rules::default() };
         let (root, size) = (Root::of(b"goods"), Size::new((2 << 20) + table.dice.below(1 << 20)).expect("a size"));
-        let terms = Terms { credit: rules, min_topup_sat: 1, max_window: MAX_WINDOW };
+        let terms = Terms { credit: rules, min_topup_sat: 1, max_window: MAX_WINDOW, budget: Budget::default() };
         let mut seller = Market::new(key(0), "regtest-1".parse().expect("a network"), terms, START);
         seller.handle_tip(100);
         let name = Name::new("goods").expect("a name");

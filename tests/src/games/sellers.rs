@@ -8,6 +8,7 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use libp2p_identity::ed25519::Keypair;
 use pedlar_protocol::account::{Direction, OutPoint, Payment};
+use pedlar_protocol::budget::Budget;
 use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Size, Verifier};
 use pedlar_protocol::credit::{Rules, SignedGrant};
 use pedlar_protocol::id::{QuoteId, TopUpId};
@@ -73,7 +74,8 @@ struct Game {
 
 impl Game {
     fn new(mut table: Table) -> Self {
-        let terms = Terms { credit: Rules::default(), min_topup_sat: 1, max_window: MAX_WINDOW };
+        let terms =
+            Terms { credit: Rules::default(), min_topup_sat: 1, max_window: MAX_WINDOW, budget: Budget::default() };
         let mut buyer = Market::new(key(1), "regtest-1".parse().expect("a network"), terms, START);
         buyer.handle_tip(100);
         let (seller_key, object) = (key(0), object());

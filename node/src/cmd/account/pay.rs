@@ -3,7 +3,7 @@
 use std::io;
 
 use pedlar_net::{Multiaddr, PeerId};
-use pedlar_protocol::money::Msat;
+use pedlar_protocol::money::{Msat, Price};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Out;
@@ -107,7 +107,7 @@ impl Verb for Args {
             Line::Payment { txid, amount_sat, fee_sat, .. } => screen
                 .text(format_args!("Paid {amount_sat} sat for a fee of {fee_sat} sat: {txid}; waiting for a block …")),
             Line::Awaited { amount_sat } => {
-                screen.text(format_args!("Another wallet has paid {amount_sat} sat to it; waiting for a block …"))
+                screen.text(format_args!("{amount_sat} sat are paid to it already; waiting for a block …"))
             }
             Line::Credited { paid_msat } => {
                 screen.text(format_args!("It counts: {} were paid there in all.", Msat::new(paid_msat)))
@@ -131,7 +131,16 @@ impl Remote for Args {
             return Ok(Summary { paid_msat: 0, fees_sat: 0, txid: None });
         }
         let addrs = addresses(node, seller).await;
-        let order = TopUpOrder { seller, addrs, amount_sat, max_fee_sat, ask_others: false, needed: Msat::ZERO };
+        let order = TopUpOrder {
+            seller,
+            addrs,
+            amount_sat,
+            max_fee_sat,
+            ask_others: false,
+            unasked: false,
+            needed: Msat::ZERO,
+            price: Price::FREE,
+        };
         let tell = |news| {
             if let Some(line) = line(news) {
                 out.now(line);
@@ -160,6 +169,19 @@ impl Args {
     /// What was agreed to.
     pub(in crate::cmd) fn in_earnest(self) -> Self {
         Self { dry_run: false, ..self }
+    }
+}
+
+impl Args {
+    /// What to do where the node was gone before it had answered.
+    pub(in crate::cmd) fn unanswered(&self, failure: Failure) -> Failure {
+        if !failure.is_unanswered() {
+            return failure;
+        }
+        let Text(peer) = &self.peer;
+        failure.hint(format!(
+            "start it and look at `pedlar account show {peer}`: until a payment counts, the same command pays no other one"
+        ))
     }
 }
 

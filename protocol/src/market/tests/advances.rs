@@ -1,16 +1,15 @@
 //! No word of a seller has us pay it twice, and none fills our books with money that is not there.
 
-use std::time::Duration;
-
 use super::world::{DEAR, START, World};
 use crate::account::{Direction, OutPoint, Payment};
+use crate::budget::{DAY, MONTH};
 use crate::credit::Rules;
 use crate::id::TopUpId;
 use crate::market::{Books, Outgoing, Paying, audit_ledgers};
 use crate::money::Msat;
+use crate::session::MAX_WINDOW;
 
 const BIG: u64 = 3_200_000;
-const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 fn world(buyers: u8) -> World {
     World::new(buyers, DEAR, Rules::default())
@@ -140,12 +139,12 @@ fn money_that_can_t_be_or_that_another_was_paid_is_not_taken_down() {
     let lies: Vec<Payment> = [mine, told(id, 201, u64::MAX, 1)].into_iter().chain(much).collect();
     market.handle_synced(now, liar, &[], None, &lies).unwrap();
     let account = market.account(&liar, Direction::Bought).unwrap();
-    assert_eq!(account.paid().floor_sat(), 2_100_000_000_000_000, "there is no more");
-    assert_eq!(account.payments().count(), 1);
+    let taken: Vec<u64> = account.payments().map(|payment| payment.amount_sat).collect();
+    assert_eq!((taken, account.paid()), (vec![2_100_000_000_000_000], Msat::ZERO), "no more, and never deep enough");
     assert_eq!(audit_ledgers(&[Books { market, wallet: None }]), []);
     // The other way round: it was told before our own wallet's fact came.
     let early = told(id, 202, 0, 1);
-    market.handle_synced(now, liar, &[], None, &[early.clone()]).unwrap();
+    market.handle_synced(now, liar, &[], None, std::slice::from_ref(&early)).unwrap();
     let fact = Outgoing {
         id: coin.id,
         outpoint: early.outpoint,
@@ -169,10 +168,52 @@ fn who_failed_is_trusted_as_one_that_has_served_nothing() {
     }
     let spent = world.bought(0).spent();
     let market = &mut world.buyers[0].market;
+    let held = |market: &crate::market::Market| market.believed_held(&seller, Msat::MAX, DEAR);
+    assert_eq!(held(market), DEAR.charge(MAX_WINDOW * 2).unwrap(), "what was under way at most");
+    assert_eq!(market.believed_held(&market.me(), Msat::MAX, DEAR), Msat::ZERO, "who never served holds nothing");
     assert_eq!(market.served_well(&seller), spent);
     market.handle_failed(&seller);
     assert!(spent > Msat::ZERO && market.served_well(&seller) == Msat::ZERO);
     world.buyers[0].store();
     world.crash_buyer(0);
     assert_eq!(world.buyers[0].market.served_well(&seller), Msat::ZERO, "also after a restart");
+}
+
+#[test]
+fn what_nobody_asked_for_is_counted_once_whatever_dies_between() {
+    let mut world = world(1);
+    let (seller, now) = (world.seller.id(), world.now);
+    let unasked = |world: &mut World, amount_sat, n| {
+        world.buyers[0].market.handle_unasked_topup(now, seller, amount_sat, 50, TopUpId([n; 32]))
+    };
+    let spent = |world: &World| world.buyers[0].market.spendings().spent(now, DAY);
+    let id = unasked(&mut world, 400, 1).unwrap();
+    assert_eq!(world.buyers[0].market.poll_entries().1.len(), 2, "both in one transaction");
+    world.buyers[0].store();
+    for _ in 0..3 {
+        // Killed before the payment.
+        world.crash_buyer(0);
+        assert_eq!((unasked(&mut world, 400, 9), spent(&world)), (Ok(id), 450));
+    }
+    let refused = unasked(&mut world, 600, 2).unwrap_err();
+    assert_eq!((refused.need_sat, refused.spent_sat, refused.limit_sat), (650, 450, 1_000));
+    assert_eq!(refused.frees, Some(now.saturating_add(DAY)));
+    assert!(world.bought(0).topups().count() == 1, "nothing is asked for");
+    let market = &mut world.buyers[0].market;
+    market.handle_spent(&id, 410);
+    market.handle_spent(&id, 800);
+    assert_eq!(market.spendings().spent(now, DAY), 410, "the fee is known, and nothing is more than was taken down");
+    assert_eq!(market.handle_topup_wanted(now, seller, 9_000, TopUpId([3; 32])), TopUpId([3; 32]));
+    assert_eq!(market.spendings().spent(now, DAY), 410, "a person's word is no part of it");
+    world.buyers[0].store();
+    world.crash_buyer(0);
+    assert_eq!(spent(&world), 410);
+    unasked(&mut world, 500, 4).unwrap();
+    world.buyers[0].store();
+    let later = now.saturating_add(MONTH);
+    let market = &mut world.buyers[0].market;
+    market.handle_unasked_topup(later, seller, 700, 50, TopUpId([5; 32])).unwrap();
+    world.buyers[0].store();
+    world.crash_buyer(0);
+    assert_eq!(world.buyers[0].market.spendings().spent(now, MONTH), 750, "old rows have gone");
 }

@@ -9,6 +9,7 @@ use libp2p_identity::PeerId;
 use libp2p_identity::ed25519::{Keypair, SecretKey};
 
 use crate::account::{Account, Direction, Entry, OutPoint};
+use crate::budget::Budget;
 use crate::content::{Groups, Root, Size};
 use crate::credit::Rules;
 use crate::id::{PayeeId, TopUpId};
@@ -40,7 +41,7 @@ pub(super) struct Node {
 
 impl Node {
     fn new(n: u8, rules: Rules) -> Self {
-        let terms = Terms { credit: rules, min_topup_sat: 1, max_window: MAX_WINDOW };
+        let terms = Terms { credit: rules, min_topup_sat: 1, max_window: MAX_WINDOW, budget: Budget::default() };
         let market = Market::new(key(n), "regtest-1".parse().unwrap(), terms, START);
         Self { key: key(n), rows: BTreeMap::new(), market }
     }
