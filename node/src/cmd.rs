@@ -153,6 +153,14 @@ macro_rules! each_verb {
 }
 
 impl Request {
+    /// The same request, with a name for what it pays where it is to be known before the node is asked.
+    fn named(self) -> Result<Self, Failure> {
+        match self {
+            Self::Wallet(wallet::Request::Send(args)) => Ok(Self::Wallet(wallet::Request::Send(args.named()?))),
+            other => Ok(other),
+        }
+    }
+
     /// The same request as a dry run, where money is spent and nobody has agreed to it yet.
     fn rehearsal(&self) -> Option<Self> {
         match self {
@@ -202,7 +210,10 @@ pub(crate) async fn perform(mut request: Request, home: &Home, screen: &mut Scre
         prompt::consent("Go ahead?")?;
         request = rehearsal.in_earnest();
     }
+    let mut request = request.named()?;
     match (follow(&mut request, home, screen).await, &request) {
+        (Err(failure), Request::Wallet(wallet::Request::Send(args))) => Err(args.unanswered(failure)),
+        (Err(failure), Request::Account(account::Request::Pay(args))) => Err(args.unanswered(failure)),
         (Err(failure), Request::Config(config::Request::Show(args))) if is_not_running(&failure) => {
             args.perform(home, screen).map(|()| ExitCode::SUCCESS)
         }

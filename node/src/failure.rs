@@ -73,6 +73,8 @@ impl From<u8> for Exit {
     }
 }
 
+const UNANSWERED: &str = "node_ended";
+
 /// A verb's end without a summary, for people and for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -91,6 +93,18 @@ impl Failure {
     /// A failure without a hint.
     pub fn new(exit: Exit, code: &'static str, message: impl fmt::Display) -> Self {
         Self { code: Cow::Borrowed(code), exit, message: message.to_string(), hint: None }
+    }
+
+    /// The node was asked and ended before it had answered: what was asked for may have been done.
+    pub(crate) fn unanswered() -> Self {
+        Self::new(Exit::NotRunning, UNANSWERED, "the node ended before it had answered").hint(
+            "it may have done what you asked: look before you ask again, at `pedlar wallet history` where you paid something",
+        )
+    }
+
+    /// Whether that is what happened.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.code == UNANSWERED
     }
 
     /// A mistake in what was typed or configured.

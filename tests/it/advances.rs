@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use pedlar_devnet::electrum::ElectrumServer;
 use pedlar_protocol::content::{Kind, Link};
-use pedlar_tests::cluster::{Peer, Verb, agreed, path, until};
+use pedlar_tests::cluster::{Peer, Verb, agreed, path, text, until};
 use pedlar_tests::hostile::{Cashier, Object};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::{MIB, PRICE, world};
@@ -63,7 +66,8 @@ async fn a_seller_that_denies_what_it_was_paid_is_not_paid_again() {
     let object = Object::new(fs::read(world.file("film", MIB)).unwrap());
     let thief = Cashier::open(&world, &object, false).await;
     let link = format!("{}?addr={}", Link::new(Kind::File, object.root), thief.addr);
-    let verb = ["get", &link, "-o", path(&world.path("never")), "--prepay", "5000sat", "--yes"];
+    let dest = world.path("never");
+    let verb = ["get", &link, "-o", path(&dest), "--prepay", "5000sat", "--yes"];
     let mut get = buyer.begin(&verb);
     get.reaches("payment").await;
     let counts = async || (buyer.tab(&thief.id.to_string(), "bought").await.paid == 5_000_000).then_some(());
@@ -91,4 +95,32 @@ async fn who_leaves_before_the_address_comes_has_paid_nothing() {
     until("the seller has answered", async || (seller.given() > 0).then_some(())).await;
     println!("faults fired: {}", seller.given());
     assert_eq!((seller.left(), payments(&buyer).await), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_whose_node_dies_before_it_answers_is_repeated_by_its_id() {
+    let world = world().await;
+    let (mut payer, payee) = (world.node("payer").await, world.node("payee").await);
+    world.fund(&payer).await;
+    let address = text(&payee.one(&["wallet", "receive"], "address").await["address"]).to_owned();
+    world.mine_by_hand();
+
+    let id = "5a".repeat(32);
+    let request = json!({ "verb": "wallet", "action": "send", "address": address, "amount_sat": 5_000, "id": id,
+        "max_sat": null, "max_fee_sat": null });
+    // As a client that never hears the answer.
+    let mut socket = UnixStream::connect(payer.home.dir.join("api.sock")).await.unwrap();
+    socket.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+    let txid = world.waiting_tx().await;
+    payer.kill().await;
+    println!("faults fired: 1 kill between the payment and its answer");
+
+    payer.restart().await;
+    let verb = ["wallet", "send", &address, "5000sat", "--id", &id, "--yes"];
+    let sent = payer.one(&verb, "sent").await;
+    assert_eq!((text(&sent["txid"]), text(&sent["id"])), (txid.to_string().as_str(), id.as_str()));
+    assert_eq!((world.chain.mempool(), payments(&payer).await), (vec![txid], 1));
+    // Under that name nothing else is paid.
+    payer.refuses(&["wallet", "send", &address, "6000sat", "--id", &id, "--yes"], 1).await;
+    assert_eq!(payments(&payer).await, 1);
 }

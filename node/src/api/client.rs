@@ -38,7 +38,7 @@ pub(crate) async fn ask(home: &Home, request: &impl Serialize) -> Result<Answers
     let mut text = serde_json::to_string(request).map_err(|e| Failure::usage("unsayable", e))?;
     text.push('\n');
     let (read, mut write) = stream.into_split();
-    write.write_all(text.as_bytes()).await.map_err(|_| vanished())?;
+    write.write_all(text.as_bytes()).await.map_err(|_| Failure::unanswered())?;
     Ok(Answers { lines: BufReader::new(read).lines(), _open: write })
 }
 
@@ -48,7 +48,7 @@ impl Answers {
     /// # Errors
     /// [`Exit::NotRunning`] when the node ends before its answer.
     pub(crate) async fn next(&mut self) -> Result<String, Failure> {
-        self.lines.next_line().await.ok().flatten().ok_or_else(vanished)
+        self.lines.next_line().await.ok().flatten().ok_or_else(Failure::unanswered)
     }
 }
 
@@ -84,10 +84,4 @@ fn not_running(home: &Home, error: &io::Error) -> Failure {
         }
         _ => Failure::system(format!("the node's socket can't be used: {error}")),
     }
-}
-
-fn vanished() -> Failure {
-    Failure::new(Exit::NotRunning, "node_ended", "the node ended before it had answered").hint(
-        "it may have done what you asked: look before you ask again, at `pedlar wallet history` where you paid something",
-    )
 }

@@ -225,6 +225,13 @@ impl Remote for Args {
         let outcome = purchase.await.map_err(Failure::system)?;
         Ok(outcome.map_err(failure_of)?.map_or_else(nothing, summary_of))
     }
+
+    /// Fees may rise while somebody decides.
+    fn agree(&mut self, shown: &Line) {
+        if let Line::Advance { max_fee_sat, .. } = shown {
+            self.max_fee_sat = Some(*max_fee_sat);
+        }
+    }
 }
 
 fn line_of(news: News) -> Line {

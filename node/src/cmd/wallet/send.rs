@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{fee_limit, not_paid};
 use crate::api::Out;
 use crate::cli::screen::Screen;
-use crate::cmd::{Done, Remote, Verb};
+use crate::cmd::{Done, Remote, Text, Verb};
 use crate::config::sat;
 use crate::failure::Failure;
 use crate::node::Node;
@@ -17,7 +17,9 @@ const EXAMPLES: &str = "\
 Examples:
   pedlar wallet send tb1q… 50000sat
   pedlar wallet send tb1q… 50000sat --max 50300sat --yes
-  pedlar wallet send --to tb1q…=50000sat --to tb1p…=7000sat";
+  pedlar wallet send --to tb1q…=50000sat --to tb1p…=7000sat
+
+A command that was not answered, because the node ended, tells an id: with --id it is repeated, and pays nothing twice.";
 
 /// Send coins to an address, or to several with one transaction; the fee comes on top.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
@@ -40,6 +42,10 @@ pub(crate) struct Args {
     /// Pay no fee above this; by default twice the estimate.
     #[arg(long = "max-fee", value_name = "AMOUNT", value_parser = sat)]
     max_fee_sat: Option<u64>,
+    /// Repeat a command that was not answered, by the id that it told: what it has paid is not paid again.
+    #[arg(long, value_name = "HEX")]
+    #[serde(default)]
+    id: Option<Text<blake3::Hash>>,
     /// Show what it would cost, and send nothing.
     #[arg(long)]
     #[serde(default)]
@@ -149,17 +155,41 @@ impl Args {
         Self { dry_run: false, ..self }
     }
 
-    /// What is to be paid, under ids of its own.
-    fn terms(&self, node: &Node) -> Result<Vec<Terms>, Failure> {
-        let single = self.address.clone().zip(self.amount_sat);
-        let terms = |(address, sat): (String, u64)| {
-            let address = node.driver.network().parse_address(&address).map_err(|e| Failure::usage("address", e))?;
-            let mut id = [0; 32];
-            getrandom::fill(&mut id).map_err(Failure::system)?;
-            Ok(Terms { id: PaymentId(id), address, sat })
-        };
-        single.into_iter().chain(self.to.clone()).map(terms).collect()
+    /// The same under an id, drawn on the client's side: it is known whatever becomes of the node.
+    pub(in crate::cmd) fn named(mut self) -> Result<Self, Failure> {
+        if self.id.is_none() {
+            self.id = Some(Text(drawn()?));
+        }
+        Ok(self)
     }
+
+    /// What to do where the node was gone before it had answered.
+    pub(in crate::cmd) fn unanswered(&self, failure: Failure) -> Failure {
+        match &self.id {
+            Some(Text(id)) if failure.is_unanswered() => {
+                failure.hint(format!("start it, and repeat the command with --id {id}: nothing is paid twice"))
+            }
+            _ => failure,
+        }
+    }
+
+    /// What is to be paid; each has an id of its own, which follows from the command's.
+    fn terms(&self, node: &Node) -> Result<Vec<Terms>, Failure> {
+        let id = self.id.as_ref().map_or_else(drawn, |Text(id)| Ok(*id))?;
+        let single = self.address.clone().zip(self.amount_sat);
+        let terms = |((address, sat), place): ((String, u64), u64)| {
+            let address = node.driver.network().parse_address(&address).map_err(|e| Failure::usage("address", e))?;
+            let id = if place == 0 { id } else { blake3::keyed_hash(id.as_bytes(), &place.to_le_bytes()) };
+            Ok(Terms { id: PaymentId(id.into()), address, sat })
+        };
+        single.into_iter().chain(self.to.clone()).zip(0..).map(terms).collect()
+    }
+}
+
+fn drawn() -> Result<blake3::Hash, Failure> {
+    let mut id = [0; 32];
+    getrandom::fill(&mut id).map_err(Failure::system)?;
+    Ok(id.into())
 }
 
 /// `ADDRESS=AMOUNT`.
@@ -170,8 +200,9 @@ fn payee(text: &str) -> Result<(String, u64), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
+
+    use super::*;
 
     #[derive(Parser)]
     struct Typed {
@@ -188,5 +219,18 @@ mod tests {
         let agreed = rehearsal.in_earnest();
         assert!(!agreed.dry_run);
         assert_eq!(fee_limit(agreed.max_fee_sat, agreed.max_sat, 5_000, 9_000).unwrap(), 300, "whatever a fee is now");
+    }
+
+    #[test]
+    fn a_command_that_was_not_answered_tells_how_it_is_repeated() {
+        let args = |line: &str| Typed::parse_from(line.split(' ')).args;
+        let named = args("send bcrt1q0 5000sat --yes").named().unwrap();
+        let Some(Text(id)) = named.id else { panic!("no id") };
+        let hint = named.unanswered(Failure::unanswered()).hint.unwrap();
+        assert!(hint.contains(&format!("--id {id}")), "{hint}");
+        let again = args(&format!("send bcrt1q0 5000sat --yes --id {id}")).named().unwrap();
+        assert_eq!(again.id, Some(Text(id)), "the same name");
+        assert_ne!(args("send bcrt1q0 5000sat").named().unwrap().id, Some(Text(id)), "another command has another one");
+        assert_eq!(named.unanswered(Failure::system("no")).hint, None);
     }
 }
