@@ -96,7 +96,7 @@ pub(super) fn pack(folder: &Path, manifest: &Manifest, key: &Keypair, out: &mut 
     PARTS.into_iter().try_for_each(|name| io::copy(&mut File::open(folder.join(name))?, out).map(drop))
 }
 
-/// Reads what [`pack`] wrote for the node `me`, and makes each part a file in `folder`, whole and as it was.
+/// Reads what `pack` wrote for the node `me`, and makes each part a file in `folder`, whole and as it was.
 ///
 /// # Errors
 /// [`UnpackError`] says what is wrong; what was written until then is worth nothing.
