@@ -85,16 +85,10 @@ impl Spendings {
         self.within(now, window).fold(0, |sum, row| sum.saturating_add(row.sat))
     }
 
-    /// What is taken down for this, in sat.
+    /// What is taken down for this as it turned out to be, where that is something else.
     #[must_use]
-    pub fn spent_for(&self, id: &TopUpId) -> u64 {
-        self.rows.get(id).map_or(0, |row| row.sat)
-    }
-
-    /// What is taken down for this as it turned out to be, where that is less.
-    #[must_use]
-    pub fn less(&self, id: &TopUpId, sat: u64) -> Option<Spending> {
-        self.rows.get(id).filter(|row| sat < row.sat).map(|row| Spending { sat, ..*row })
+    pub fn come_to(&self, id: &TopUpId, sat: u64) -> Option<Spending> {
+        self.rows.get(id).filter(|row| row.sat != sat).map(|row| Spending { sat, ..*row })
     }
 
     /// What is to be taken down before `sat` are spent for `id`.

@@ -315,6 +315,12 @@ impl Peer {
         self.node.take().expect("the node is up").kill().await.expect("the node is killed");
     }
 
+    /// Waits until the node has been killed by somebody else.
+    pub async fn fell(&mut self) {
+        let ended = self.node.take().expect("the node is up").ended().await.expect("the node is killed");
+        assert_eq!(ended.code(), None, "killed, not ended by itself: {ended}");
+    }
+
     /// Takes the node down in order.
     pub async fn stop(&mut self) {
         self.node.take().expect("the node is up").stop().await.expect("the node goes down");

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use libp2p_identity::PeerId;
-use pedlar_protocol::account::{Account, Direction, Entry, Line, TopUpLine};
+use pedlar_protocol::account::{Account, Change, Direction, Entry, Line, TopUpLine};
+use pedlar_protocol::budget::Spending;
 use pedlar_protocol::id::QuoteId;
 use rusqlite::Connection;
 
 use crate::cluster::Peer;
 
-/// The accounts in a journal.
+/// The accounts in a journal, and what was paid without a person's word.
 pub struct Journal {
+    spendings: Vec<Spending>,
     accounts: BTreeMap<(PeerId, Direction), Account>,
 }
 
@@ -35,11 +37,21 @@ impl Journal {
         let bodies = query.query_map([], |row| row.get::<_, Vec<u8>>(0))?.collect::<Result<Vec<_>, _>>()?;
         let me = peer.id.parse().expect("a peer id");
         let mut accounts: BTreeMap<_, Account> = BTreeMap::new();
+        let mut spendings = Vec::new();
         for body in bodies {
             let entry = Entry::decode(&body, &me).expect("a row");
+            if let Change::Spending { spending, .. } = entry.change {
+                spendings.push(spending);
+                continue;
+            }
             accounts.entry((entry.peer, entry.direction)).or_default().apply(&entry.change);
         }
-        Ok(Self { accounts })
+        Ok(Self { spendings, accounts })
+    }
+
+    /// What was counted against the budget.
+    pub fn spendings(&self) -> &[Spending] {
+        &self.spendings
     }
 
     /// The lines whose streams were open when the node went down: the sessions that it was killed in.

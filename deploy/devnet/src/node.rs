@@ -247,6 +247,15 @@ impl Node {
         Ok(self.child.kill().await?)
     }
 
+    /// Waits until it has ended, whoever ended it.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ended(mut self) -> Result<ExitStatus> {
+        let ended = timeout(DEADLINE, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{} goes on", self.home.name))??)
+    }
+
     /// The process.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

@@ -190,6 +190,9 @@ async fn pay_under(
     if stop.is_cancelled() {
         return Err(PaymentFailure::Interrupted);
     }
+    if order.unasked {
+        driver.commit(|market| market.handle_unasked(now(), id, amount_sat.saturating_add(max_fee_sat))).await??;
+    }
     match driver.pay_topup(id, address.clone(), amount_sat, max_fee_sat).await {
         Ok(payment) => taken(driver, payment, tell).await,
         Err(PayError::Short { .. }) if ask_others => {

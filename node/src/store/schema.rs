@@ -7,7 +7,7 @@ use pedlar_wallet::Ladder;
 use rusqlite::{Connection, OpenFlags};
 
 /// The versions of `journal.sqlite`.
-pub(super) const LADDER: Ladder = Ladder { steps: &[FIRST, FOLDERS], exclusive: false };
+pub(super) const LADDER: Ladder = Ladder { steps: &[FIRST, FOLDERS, SPENDINGS], exclusive: false };
 
 /// How long a reader waits for a checkpoint to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,6 +31,9 @@ const FOLDERS: &str = "
         inode INTEGER NOT NULL, modified_s INTEGER NOT NULL, modified_ns INTEGER NOT NULL, PRIMARY KEY (folder, root)
     ) STRICT, WITHOUT ROWID;
 ";
+
+/// No table: entries of a kind that older programs would take for damage.
+const SPENDINGS: &str = "";
 
 /// Opens the file that a running node writes, to read it beside it.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {

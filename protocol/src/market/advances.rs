@@ -44,7 +44,7 @@ impl Market {
         random
     }
 
-    /// The same where no person said so: what it may cost is taken down with it, once for each top-up.
+    /// The same where no person said so: what it may cost is taken down with it, once for each top-up, at the last try.
     ///
     /// # Errors
     /// [`OverBudget`] where the owner's budget has no room for it; nothing is asked for then.
@@ -57,18 +57,28 @@ impl Market {
         random: TopUpId,
     ) -> Result<TopUpId, OverBudget> {
         let id = self.topup_again(now, &seller, amount_sat).unwrap_or(random);
-        let sat = amount_sat.saturating_add(max_fee_sat);
-        if self.paying(&seller, &id) != Paying::Ours && self.spendings.spent_for(&id) < sat {
-            let spending = self.spendings.plan(now, id, sat, &self.terms.budget)?;
-            let forgets = self.spendings.expired(now).collect();
-            self.stage(self.me, Direction::Bought, Change::Spending { spending, forgets });
+        if self.paying(&seller, &id) != Paying::Ours {
+            self.handle_unasked(now, id, amount_sat.saturating_add(max_fee_sat))?;
         }
         Ok(self.handle_topup_wanted(now, seller, amount_sat, id))
     }
 
-    /// What a top-up that no person asked for came to, fee included: no more than was taken down for it.
+    /// We are about to pay a top-up that no person asked for, `sat` with the largest fee: to be stored before it is paid.
+    ///
+    /// It counts from now on: it may be days since it was first tried, and another try of it may have come to nothing.
+    ///
+    /// # Errors
+    /// [`OverBudget`]; it is not to be paid then.
+    pub fn handle_unasked(&mut self, now: Timestamp, id: TopUpId, sat: u64) -> Result<(), OverBudget> {
+        let spending = self.spendings.plan(now, id, sat, &self.terms.budget)?;
+        let forgets = self.spendings.expired(now).collect();
+        self.stage(self.me, Direction::Bought, Change::Spending { spending, forgets });
+        Ok(())
+    }
+
+    /// What a top-up that no person asked for has cost, fee included; 0 where it was not paid.
     pub fn handle_spent(&mut self, id: &TopUpId, sat: u64) {
-        if let Some(spending) = self.spendings.less(id, sat) {
+        if let Some(spending) = self.spendings.come_to(id, sat) {
             self.stage(self.me, Direction::Bought, Change::Spending { spending, forgets: Vec::new() });
         }
     }

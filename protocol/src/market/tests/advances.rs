@@ -200,9 +200,11 @@ fn what_nobody_asked_for_is_counted_once_whatever_dies_between() {
     assert_eq!(refused.frees, Some(now.saturating_add(DAY)));
     assert!(world.bought(0).topups().count() == 1, "nothing is asked for");
     let market = &mut world.buyers[0].market;
+    market.handle_spent(&id, 0);
     market.handle_spent(&id, 410);
-    market.handle_spent(&id, 800);
-    assert_eq!(market.spendings().spent(now, DAY), 410, "the fee is known, and nothing is more than was taken down");
+    assert_eq!(market.spendings().spent(now, DAY), 410, "the fee is known, whatever another try came to");
+    market.handle_spent(&TopUpId([8; 32]), 410);
+    assert_eq!(market.spendings().spent(now, DAY), 410, "what a person asked for is none of it");
     assert_eq!(market.handle_topup_wanted(now, seller, 9_000, TopUpId([3; 32])), TopUpId([3; 32]));
     assert_eq!(market.spendings().spent(now, DAY), 410, "a person's word is no part of it");
     world.buyers[0].store();
@@ -216,4 +218,24 @@ fn what_nobody_asked_for_is_counted_once_whatever_dies_between() {
     world.buyers[0].store();
     world.crash_buyer(0);
     assert_eq!(world.buyers[0].market.spendings().spent(now, MONTH), 750, "old rows have gone");
+}
+
+#[test]
+fn what_was_counted_and_not_paid_counts_when_it_is_paid() {
+    let mut world = world(1);
+    let (seller, now) = (world.seller.id(), world.now);
+    let unasked = |world: &mut World, now, amount_sat, n| {
+        world.buyers[0].market.handle_unasked_topup(now, seller, amount_sat, 50, TopUpId([n; 32]))
+    };
+    let id = unasked(&mut world, now, 400, 1).unwrap();
+    world.buyers[0].store();
+    // Killed before the payment, and tried again on a day that has its own.
+    world.crash_buyer(0);
+    let later = now.saturating_add(DAY * 2);
+    unasked(&mut world, later, 800, 2).unwrap();
+    assert_eq!(unasked(&mut world, later, 400, 3).unwrap_err().spent_sat, 850, "its own day is over");
+    let next = later.saturating_add(DAY);
+    assert_eq!(unasked(&mut world, next, 400, 3), Ok(id));
+    let spendings = world.buyers[0].market.spendings();
+    assert_eq!((spendings.spent(next, DAY), spendings.spent(next, MONTH)), (450, 1_300), "once");
 }
