@@ -103,6 +103,16 @@ fn what_a_crash_interrupted_is_not_held_and_its_receipt_still_counts() {
     assert_eq!(line.sign(other), Err(LineError::OtherQuote));
 }
 
+/// A buyer that signs for what was admitted and never came owes it, and what it signed for was admitted at any time.
+#[test]
+fn a_stream_that_ends_takes_nothing_back_that_was_signed_for() {
+    let mut line = sold(1, 500, 0, None);
+    line.sign(SignedReceipt::sign(line.id(), 500, &key(2))).unwrap();
+    line.end(100);
+    assert_eq!((line.admitted_units(), line.signed_units(), line.unsigned_units()), (500, 500, 0));
+    assert_eq!(line.sign(SignedReceipt::sign(line.id(), 500, &key(2))), Ok(500), "told again, it counts as before");
+}
+
 #[test]
 fn a_seller_acknowledges_no_more_than_was_signed_for() {
     let mut line = Line::new(Direction::Bought, quote(1, 1), NOW);

@@ -85,8 +85,11 @@ fn a_gift_is_read_only_as_it_was_meant() {
     assert_eq!(SignedGrant::parse(grant.signed().clone(), &buyer, &us), Ok(grant.clone()));
     assert_eq!(SignedGrant::parse(grant.signed().clone(), &other, &us), Err(GrantError::Parties));
     assert!(matches!(SignedGrant::parse(grant.signed().clone(), &buyer, &other), Err(GrantError::Signature(_))));
-    let huge = SignedGrant::sign(&buyer, Msat::MAX, &seller);
-    assert_eq!(SignedGrant::parse(huge.signed().clone(), &buyer, &us), Err(GrantError::TooMuch { msat: u64::MAX }));
+    for more in [MAX_GRANT.saturating_add(Msat::new(1)), Msat::MAX] {
+        let huge = SignedGrant::sign(&buyer, more, &seller);
+        let parsed = SignedGrant::parse(huge.signed().clone(), &buyer, &us);
+        assert_eq!(parsed, Err(GrantError::TooMuch { msat: more.msat() }));
+    }
     let history = History { grant: Some((grant, NOW)), ..History::default() };
     assert_eq!(history.granted_today(NOW.saturating_add(DAY / 2)), MAX_GRANT);
     assert_eq!((history.granted_today(NOW.saturating_add(DAY)), history.granted()), (Msat::ZERO, MAX_GRANT));

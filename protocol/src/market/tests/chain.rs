@@ -244,6 +244,20 @@ fn a_top_up_is_paid_only_as_it_was_asked_for() {
     assert!(matches!(worded(&mut world, |topup| topup.seller = other), Err(NoTopUp::Malformed(_))));
 }
 
+/// Else a seller could take the money and then raise the price that it was promised for, or send the next to elsewhere.
+#[test]
+fn a_word_under_which_was_paid_stands() {
+    let mut world = world(1);
+    let good = worded(&mut world, |_| ()).unwrap();
+    worded(&mut world, |topup| topup.address = "bcrt1q1".into()).expect("nothing was paid under the first word");
+    assert_eq!(worded(&mut world, |_| ()), Ok(good.clone()));
+    let outpoint = OutPoint { txid: [6; 32], vout: 0 };
+    let fact = Outgoing { id: good.topup().id, outpoint, amount_sat: 1_000, fee_sat: 1, height: 0, depth: 0 };
+    world.buyers[0].market.handle_outgoing(world.now, fact);
+    assert_eq!(worded(&mut world, |topup| topup.address = "bcrt1q1".into()), Err(NoTopUp::Other("word")));
+    assert_eq!(worded(&mut world, |_| ()), Ok(good));
+}
+
 #[test]
 fn prices_stay_under_the_ceiling_until_its_money_is_used_up() {
     let mut world = world(1);

@@ -11,7 +11,7 @@ use crate::id::TopUpId;
 use crate::market::{BuyError, SyncError};
 use crate::money::{Msat, Price};
 use crate::refusal::Refusal;
-use crate::session::quote::{SignedQuote, SignedReceipt};
+use crate::session::quote::{Quote, SignedQuote, SignedReceipt};
 use crate::session::{FIRST_WINDOW, PIPELINED_WANTS, Request};
 
 /// A round: open, have some groups served, drop the stream without a word. Bytes that left for good.
@@ -266,6 +266,49 @@ fn a_quote_is_used_once_and_only_by_its_buyer() {
 }
 
 #[test]
+fn a_quote_is_bought_only_as_it_was_asked_for() {
+    let mut world = World::new(2, DEAR, Rules::default());
+    let stream = world.open(0).unwrap();
+    let good = world.streams[stream].quote.quote().clone();
+    let (seller, other, root) = (world.seller.id(), world.buyers[1].id(), good.object.into());
+    let says = |change: &dyn Fn(&mut Quote)| {
+        let mut quote = good.clone();
+        change(&mut quote);
+        let signed = SignedQuote::sign(quote, &key(1)).signed().clone();
+        world.buyers[0].market.handle_quote(START, seller, Request::Chunks(root), signed).map(drop)
+    };
+    assert_eq!(says(&|_| ()), Ok(()));
+    assert_eq!(says(&|quote| quote.network = "signet".parse().unwrap()), Err(BuyError::Other("network")));
+    assert_eq!(says(&|quote| quote.buyer = other), Err(BuyError::Other("buyer")));
+    assert_eq!(says(&|quote| quote.object = [9; 32]), Err(BuyError::Other("object")));
+    assert_eq!(says(&|quote| quote.collection = Some(root)), Err(BuyError::Other("collection")));
+    // Signed by the one who quotes, in the name of another one.
+    assert!(matches!(says(&|quote| quote.seller = other), Err(BuyError::Quote(_))));
+    // A good quote of another seller, passed on.
+    let theirs = SignedQuote::sign(Quote { seller: other, ..good.clone() }, &key(3)).signed().clone();
+    let passed_on = world.buyers[0].market.handle_quote(START, seller, Request::Chunks(root), theirs);
+    assert_eq!(passed_on, Err(BuyError::Other("seller")));
+}
+
+#[test]
+fn nothing_more_is_sold_under_a_quote_that_has_ended() {
+    let mut world = World::new(1, DEAR, Rules::default());
+    world.pay(0, 1_000);
+    world.mine();
+    let stream = world.open(0).unwrap();
+    world.want(stream).unwrap().unwrap();
+    world.serve(stream, 4);
+    let ends = world.streams[stream].quote.quote().expires;
+    world.now = ends;
+    world.want(stream).unwrap().unwrap();
+    world.serve(stream, 4);
+    world.now = ends.saturating_add(std::time::Duration::from_millis(1));
+    assert_eq!(world.want(stream), Some(Err(Refusal::PriceMoved)));
+    // What was signed for with the last want counts all the same.
+    assert_eq!(world.sold(0).spent(), DEAR.charge(8 * GROUP_LEN).unwrap());
+}
+
+#[test]
 fn quotes_keep_their_numbers_when_the_clock_is_set_back() {
     let mut world = World::new(1, DEAR, Rules::default());
     world.pay(0, 1_000);
@@ -331,4 +374,11 @@ fn a_seller_s_tales_of_payments_and_gifts_stay_small() {
     let gift = SignedGrant::sign(&world.buyers[0].id(), Msat::MAX, &key(1)).signed().clone();
     let taken = world.buyers[0].market.handle_synced(START, seller, &[], Some(gift), &[]);
     assert!(matches!(taken, Err(SyncError::Grant(_))));
+    // Told out of order, the larger one counts.
+    let before = world.bought(0).paid();
+    for msat in [7, 3] {
+        let gift = SignedGrant::sign(&world.buyers[0].id(), Msat::new(msat), &key(1)).signed().clone();
+        world.buyers[0].market.handle_synced(START, seller, &[], Some(gift), &[]).unwrap();
+    }
+    assert_eq!(world.bought(0).paid(), before.saturating_add(Msat::new(7)));
 }
