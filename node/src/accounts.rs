@@ -10,11 +10,12 @@ use pedlar_net::{Multiaddr, NetHandle, OpenError, Stream};
 use pedlar_proto::v1::{self, account_reply, account_request};
 use pedlar_protocol::account::{OutPoint, Payment};
 use pedlar_protocol::id::{QuoteId, TopUpId};
-use pedlar_protocol::market::{MAX_SYNCED, NoTopUp, SyncError, Synced};
+use pedlar_protocol::market::{MAX_SYNCED, Market, NoTopUp, SyncError, Synced};
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::quote::SignedReceipt;
 use pedlar_protocol::settlement::SignedTopUp;
+use pedlar_protocol::time::Timestamp;
 use pedlar_protocol::wire::{FrameKind, Signed};
 use prost::Message;
 use tokio::io::split;
@@ -222,21 +223,52 @@ async fn answer_topup(
 }
 
 async fn take_sync(driver: &Driver, seller: PeerId, reply: v1::SyncReply) -> Result<SellersView, ExchangeError> {
-    let acknowledged = |line: &v1::Acknowledged| Some((QuoteId::try_from(line.quote_id.as_ref()).ok()?, line.units));
-    let lines = reply.lines.iter().map(acknowledged).collect::<Option<Vec<_>>>().ok_or(ExchangeError::Malformed)?;
-    let payments = reply.payments.iter().map(payment_of).collect::<Option<Vec<_>>>().ok_or(ExchangeError::Malformed)?;
-    let grant = reply.grant.map(Signed::from_wire).transpose().map_err(|_| ExchangeError::Malformed)?;
-    driver.commit(|market| market.handle_synced(now(), seller, &lines, grant, &payments)).await??;
-    let (paid, spent) = (Msat::new(reply.paid_msat), Msat::new(reply.spent_msat));
-    let (held, covered) = (Msat::new(reply.held_msat), paid.saturating_add(Msat::new(reply.allowance_msat)));
-    Ok(SellersView {
-        paid,
-        spent,
-        held,
-        available: covered.saturating_sub(spent.saturating_add(held)),
-        min_topup_sat: reply.min_topup_sat,
-        tip_height: reply.tip_height,
-    })
+    let view = SellersView::of(&reply);
+    let told = Told::parse(reply)?;
+    driver.commit(|market| told.tell(market, now(), seller)).await??;
+    Ok(view)
+}
+
+impl SellersView {
+    fn of(reply: &v1::SyncReply) -> Self {
+        let (paid, spent) = (Msat::new(reply.paid_msat), Msat::new(reply.spent_msat));
+        let (held, covered) = (Msat::new(reply.held_msat), paid.saturating_add(Msat::new(reply.allowance_msat)));
+        Self {
+            paid,
+            spent,
+            held,
+            available: covered.saturating_sub(spent.saturating_add(held)),
+            min_topup_sat: reply.min_topup_sat,
+            tip_height: reply.tip_height,
+        }
+    }
+}
+
+/// What a seller says of our account that may change it.
+pub(crate) struct Told {
+    lines: Vec<(QuoteId, u64)>,
+    payments: Vec<Payment>,
+    grant: Option<Signed>,
+}
+
+impl Told {
+    /// # Errors
+    /// [`ExchangeError::Malformed`] when a part of it can't be read.
+    pub(crate) fn parse(reply: v1::SyncReply) -> Result<Self, ExchangeError> {
+        let acknowledged =
+            |line: &v1::Acknowledged| Some((QuoteId::try_from(line.quote_id.as_ref()).ok()?, line.units));
+        let lines = reply.lines.iter().map(acknowledged).collect::<Option<Vec<_>>>();
+        let payments = reply.payments.iter().map(payment_of).collect::<Option<Vec<_>>>();
+        let grant = reply.grant.map(Signed::from_wire).transpose().map_err(|_| ExchangeError::Malformed)?;
+        let (Some(lines), Some(payments)) = (lines, payments) else { return Err(ExchangeError::Malformed) };
+        Ok(Self { lines, payments, grant })
+    }
+
+    /// # Errors
+    /// [`SyncError`] when its word can't stand.
+    pub(crate) fn tell(self, market: &mut Market, now: Timestamp, seller: PeerId) -> Result<(), SyncError> {
+        market.handle_synced(now, seller, &self.lines, self.grant, &self.payments)
+    }
 }
 
 /// A payment as the seller tells it: where it stands in the chain is judged by our own height.

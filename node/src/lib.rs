@@ -9,6 +9,8 @@ mod cmd;
 pub mod config;
 mod driver;
 pub mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod home;
 mod identity;
 pub mod node;

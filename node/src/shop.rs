@@ -20,6 +20,7 @@ use crate::blobs::{self, PublishError, PublishedBlob, Skipped};
 use crate::driver::{Driver, now};
 use crate::store::StoreError;
 
+pub(crate) use rows::load;
 pub(crate) use shelf::{Shelf, Shelved};
 
 use shelf::Folder;
@@ -81,7 +82,7 @@ impl Shopkeeper {
         outboards: PathBuf,
         copies: PathBuf,
     ) -> Result<Self, StoreError> {
-        let (goods, (price, closed)) = driver.store().ask(|db| Ok((rows::load(db)?, rows::load_terms(db)?))).await?;
+        let (goods, (price, closed)) = driver.store().ask(|db| Ok((load(db)?, rows::load_terms(db)?))).await?;
         driver
             .commit(|market| {
                 market.handle_price(now(), price, closed);

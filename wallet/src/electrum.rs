@@ -42,7 +42,7 @@ const PLAUSIBLE_FEE: std::ops::RangeInclusive<f64> = 1.0..=10_000_000.0;
 type Stream = LineLimit<Box<dyn ReadWrite>>;
 type Client = BdkElectrumClient<RawClient<Stream>>;
 
-trait ReadWrite: Read + Write + Send {}
+pub(crate) trait ReadWrite: Read + Write + Send {}
 impl<T: Read + Write + Send> ReadWrite for T {}
 
 /// What a server must be to be used.
@@ -109,12 +109,21 @@ impl Server {
         let budget = Budget::new();
         budget.start_job();
         let socket = TimedSocket::new(socket, budget.clone());
-        let (stream, certificate): (Box<dyn ReadWrite>, _) = if url.tls {
+        if url.tls {
             let (stream, certificate) = handshake(url, expected.pin, socket)?;
-            (Box::new(stream), Some(certificate))
+            Self::greet(Box::new(stream), budget, expected, Some(certificate))
         } else {
-            (Box::new(socket), None)
-        };
+            Self::greet(Box::new(socket), budget, expected, None)
+        }
+    }
+
+    /// Agrees on a protocol version over an open stream, and checks that `expected`'s chain is served there.
+    fn greet(
+        stream: Box<dyn ReadWrite>,
+        budget: Budget,
+        expected: &Expected,
+        certificate: Option<Fingerprint>,
+    ) -> Result<(Self, Greeting), ServerFault> {
         let client = BdkElectrumClient::new(RawClient::from(LineLimit::new(stream, budget.clone())));
         let server = Self { client, budget };
         let genesis = server.job(|client| {

@@ -17,7 +17,7 @@
 //! | `chain` | how news from a server change all that |
 //! | `events` | snapshots on their way out |
 //! | `records` | all that `wallet.sqlite` says, for an audit and for `pedlar doctor` |
-//! | `thread` | the loop that owns all of it; `handle` is how others talk to it, `status` what it shows |
+//! | `thread` | the loop that owns all of it, and its rehearsal; `handle` is how others talk to it, `status` what it shows |
 //!
 //! # Invariants
 //!
@@ -65,4 +65,6 @@ pub use records::{Records, look_at_servers};
 pub use restore::revive;
 pub use state::{FILE_NAME, OpenError, StoreError};
 pub use status::{Closed, ServerState, ServerStatus, WalletConfig, WalletStatus};
+#[doc(hidden)]
+pub use thread::rehearsal::{MAX_FEE_RATE_SAT_VB, Rehearsal};
 pub use watch::{FINAL_DEPTH, Incoming, IncomingState};

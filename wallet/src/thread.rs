@@ -2,6 +2,7 @@
 
 mod core;
 mod outbox;
+pub(crate) mod rehearsal;
 mod schedule;
 mod servers;
 

@@ -78,6 +78,14 @@ impl Chain {
         Self { shared: Arc::new(Shared { state: Mutex::new(state), purse, revision }) }
     }
 
+    /// A chain of its own that begins as this one is: what happens on either, the other doesn't see.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let (state, purse) = (self.lock().clone(), self.shared.purse.clone());
+        let revision = watch::Sender::new(state.revision());
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), purse, revision }) }
+    }
+
     /// What tells this chain from other regtest chains: the first 8 hex digits of the hash of block 1.
     pub fn network_id(&self) -> String {
         self.block_hash(1).map(|hash| hash.to_string().chars().take(8).collect()).unwrap_or_default()

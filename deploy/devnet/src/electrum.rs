@@ -26,6 +26,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::chain::Chain;
 
+pub use session::Session;
+
 /// Clients at once: each node of a large devnet holds one or two, and each costs at most a few MiB.
 const MAX_CONNECTIONS: usize = 256;
 /// Pause after a failed accept (out of file descriptors, for one), so that it does not spin.

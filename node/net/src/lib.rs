@@ -27,6 +27,8 @@ mod config;
 mod connections;
 mod dials;
 mod feed;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gates;
 mod gossip;
 mod handle;

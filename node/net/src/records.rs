@@ -162,6 +162,11 @@ impl Records {
         self.add_provider(ProviderRecord::new(RecordKey::new(key), self.local, Vec::new()))
     }
 
+    /// Records held for others.
+    pub(crate) const fn total(&self) -> usize {
+        self.total
+    }
+
     fn held_by(&mut self, key: &RecordKey, peer: &PeerId) -> Option<&mut Held> {
         self.keys.get_mut(key)?.held.iter_mut().find(|held| held.peer == *peer)
     }

@@ -96,7 +96,7 @@ fn store_folder(db: &Connection, root: &Root, folder: &Folder) -> rusqlite::Resu
 }
 
 /// The rows that can be read; one that can't is left out, and said so.
-pub(super) fn load(db: &Connection) -> rusqlite::Result<Vec<Shelved>> {
+pub(crate) fn load(db: &Connection) -> rusqlite::Result<Vec<Shelved>> {
     let mut folders = load_folders(db)?;
     let mut query = db.prepare(
         "SELECT root, size, path, outboard, inode, modified_s, modified_ns, name, price_msat_per_gib FROM goods",
@@ -123,26 +123,26 @@ fn load_folders(db: &Connection) -> rusqlite::Result<BTreeMap<Root, Folder>> {
         let path = PathBuf::from(OsString::from_vec(row.get(1)?));
         let size = Size::new(row.get::<_, i64>(2)?.cast_unsigned());
         let folder = size.map(|size| Folder { path, size, whole, files: BTreeMap::new() });
-        Ok((Root::from(row.get::<_, [u8; 32]>(0)?), folder))
+        Ok(root_at(row, 0)?.zip(folder))
     })?;
     let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut folders: BTreeMap<_, _> =
-        rows.into_iter().filter_map(|(root, folder)| folder.map(|folder| (root, folder))).collect();
+    let mut folders: BTreeMap<_, _> = rows.into_iter().flatten().collect();
     let mut query =
         db.prepare("SELECT root, size, path, outboard, inode, modified_s, modified_ns, folder FROM files")?;
-    let files = query.query_map([], |row| Ok((Root::from(row.get::<_, [u8; 32]>(7)?), read_blob(row)?)))?;
+    let files = query.query_map([], |row| Ok(root_at(row, 7)?.zip(read_blob(row)?)))?;
     for file in files {
-        let (folder, blob) = file?;
-        if let Some((folder, blob)) = folders.get_mut(&folder).zip(blob) {
+        if let Some((root, blob)) = file?
+            && let Some(folder) = folders.get_mut(&root)
+        {
             folder.files.insert(blob.root, blob);
         }
     }
     Ok(folders)
 }
 
-/// The first seven columns, called as its file is; nothing where the size is none.
+/// The first seven columns, called as its file is; nothing where the root or the size is none.
 fn read_blob(row: &Row<'_>) -> rusqlite::Result<Option<PublishedBlob>> {
-    let root = Root::from(row.get::<_, [u8; 32]>(0)?);
+    let Some(root) = root_at(row, 0)? else { return Ok(None) };
     let path = PathBuf::from(OsString::from_vec(row.get(2)?));
     let fingerprint =
         Fingerprint { inode: row.get::<_, i64>(4)?.cast_unsigned(), modified_s: row.get(5)?, modified_ns: row.get(6)? };
@@ -157,6 +157,10 @@ fn read_blob(row: &Row<'_>) -> rusqlite::Result<Option<PublishedBlob>> {
         outboard,
         fingerprint,
     }))
+}
+
+fn root_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Root>> {
+    Ok(<[u8; 32]>::try_from(row.get::<_, Vec<u8>>(column)?).ok().map(Root::from))
 }
 
 /// Stores the default price, and whether the owner has stopped selling.

@@ -77,7 +77,8 @@ fn file(name: &str) -> PathBuf {
     folder().path().join(name)
 }
 
-fn folder() -> &'static TempDir {
+/// The folder of this process.
+pub(crate) fn folder() -> &'static TempDir {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     FOLDER.get_or_init(|| tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder"))
 }

@@ -5,15 +5,25 @@
 //! `Cargo.toml`.
 
 mod book;
+mod electrum;
 mod files;
+mod net;
 mod paper;
+mod rows;
+mod seller;
 mod signer;
 mod sync;
+mod typed;
 
 pub use book::book;
+pub use electrum::electrum;
 pub use files::{config, download, peers, seed};
+pub use net::{identity, records};
 pub use paper::{entry, paper};
+pub use rows::{journal_rows, wallet_rows};
+pub use seller::account;
 pub use sync::offers_sync;
+pub use typed::{request, typed};
 
 use bytes::Bytes;
 use multiaddr::{Multiaddr, Protocol};

@@ -11,7 +11,8 @@ use bdk_wallet::chain::spk_client::{FullScanRequest, FullScanResponse, SyncReque
 use bitcoin::{FeeRate, Transaction, Txid};
 use electrum_client::ElectrumApi;
 
-use super::{BATCH, Expected, Greeting, Server, ServerFault, ServerUrl, estimate};
+use super::stream::Budget;
+use super::{BATCH, Expected, Greeting, ReadWrite, Server, ServerFault, ServerUrl, estimate};
 
 /// One job is under way at most, so neither queue ever holds more.
 const ONE: usize = 1;
@@ -90,7 +91,7 @@ impl Line {
         let socket = Arc::new(Mutex::new(Socket::None));
         let hook = socket.clone();
         thread::Builder::new().name(name.into()).spawn(move || {
-            let mut worker = Worker { server: None, hook };
+            let mut worker = Worker::hooked(hook);
             for job in to_do {
                 let outcome = worker.run(job);
                 if done.send(outcome).is_err() {
@@ -143,14 +144,44 @@ enum Socket {
     HungUp,
 }
 
-struct Worker {
+/// What the line thread knows and does.
+pub(crate) struct Worker {
     server: Option<Server>,
     hook: Arc<Mutex<Socket>>,
 }
 
 impl Worker {
-    fn run(&mut self, job: Job) -> Outcome {
-        self.attempt(job).unwrap_or_else(|fault| {
+    /// One without a server.
+    pub(crate) fn new() -> Self {
+        Self::hooked(Arc::new(Mutex::new(Socket::None)))
+    }
+
+    fn hooked(hook: Arc<Mutex<Socket>>) -> Self {
+        Self { server: None, hook }
+    }
+
+    /// Does a job; after a fault there is no server any more.
+    pub(crate) fn run(&mut self, job: Job) -> Outcome {
+        let attempted = self.attempt(job);
+        self.conclude(attempted)
+    }
+
+    /// Does what [`Job::Connect`] asks for over a stream that is open already.
+    pub(crate) fn greet(
+        &mut self,
+        stream: Box<dyn ReadWrite>,
+        expected: &Expected,
+        known: Vec<Arc<Transaction>>,
+    ) -> Outcome {
+        let greeted = Server::greet(stream, Budget::new(), expected, None).map(|(server, greeting)| {
+            self.server = Some(server.forget(known));
+            Outcome::Connected(greeting)
+        });
+        self.conclude(greeted)
+    }
+
+    fn conclude(&mut self, attempted: Result<Outcome, ServerFault>) -> Outcome {
+        attempted.unwrap_or_else(|fault| {
             self.server = None;
             Outcome::Failed(fault)
         })

@@ -22,7 +22,7 @@ const WITNESS_RESERVED: [u8; 32] = [0; 32];
 const COMMITMENT_MARK: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
 /// A block in the chain, with what it takes to look into it and to take it off again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) header: Header,
     pub(crate) hash: BlockHash,

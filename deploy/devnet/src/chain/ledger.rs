@@ -12,6 +12,7 @@ use super::rules::{Coin, Context};
 const MEDIAN_SPAN: u32 = 11;
 
 /// Every block from genesis to the tip, and the unspent outputs they leave.
+#[derive(Clone)]
 pub(crate) struct Ledger {
     /// Apart from the others because it never comes off; its coinbase is no coin, by consensus.
     genesis: Stored,

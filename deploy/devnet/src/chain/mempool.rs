@@ -18,6 +18,7 @@ const MAX_WEIGHT: u64 = 10 * MAX_TXS_WEIGHT;
 pub(crate) struct FeeRate(u64);
 
 /// One waiting transaction.
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) tx: Transaction,
     /// The outputs it spends, in the order of its inputs.
@@ -31,7 +32,7 @@ pub(crate) struct Entry {
 }
 
 /// What waits, by id, by the coin spent and by fee rate.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Mempool {
     entries: HashMap<Txid, Entry>,
     spends: BTreeMap<OutPoint, Txid>,

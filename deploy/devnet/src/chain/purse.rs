@@ -34,6 +34,7 @@ pub enum FundError {
 }
 
 /// One P2WPKH key. It holds no state: its coins are what the chain's index says of its script.
+#[derive(Clone)]
 pub struct Purse {
     secp: Secp256k1<All>,
     key: SecretKey,

@@ -19,7 +19,7 @@ impl ScriptHash {
 }
 
 /// All that is known of one script.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Record {
     /// Height and position of each confirmed transaction that pays or spends it.
     pub(crate) confirmed: BTreeSet<(u32, u32)>,
@@ -32,7 +32,7 @@ pub(crate) struct Record {
 }
 
 /// Every script that was ever paid, and which of them changed last.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Scripts {
     records: HashMap<ScriptHash, Record>,
     /// Each touched script once, at its last revision: "what changed since" is a range of it.

@@ -29,6 +29,7 @@ pub enum ReorgError {
 }
 
 /// Everything behind the lock.
+#[derive(Clone)]
 pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) mempool: Mempool,

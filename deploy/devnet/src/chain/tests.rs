@@ -137,6 +137,17 @@ fn two_chains_differ_from_block_1_on() {
 }
 
 #[test]
+fn a_fork_goes_its_own_way() {
+    let one = Chain::new(b"one");
+    let other = one.fork();
+    let at_the_fork = one.tip();
+    one.mine_to_self(1);
+    assert_eq!((other.tip(), other.network_id()), (at_the_fork, one.network_id()));
+    other.mine_to_self(2);
+    assert_eq!(one.height() + 1, other.height());
+}
+
+#[test]
 fn the_subsidy_halves_every_150_blocks() {
     let chain = Chain::new(b"halving");
     chain.mine_to_self(150);

@@ -14,8 +14,8 @@ use crate::chain::{Chain, ScriptHash, State};
 /// Scripts of one client: a wallet restored with a gap of 1,000 and years of addresses stays below.
 const MAX_SUBSCRIPTIONS: usize = 50_000;
 
-/// One client's side of the conversation.
-pub(super) struct Session {
+/// One client's side of the conversation, as data in and data out.
+pub struct Session {
     chain: Chain,
     /// The tip it was told of, once it asked.
     tip: Option<BlockHash>,
@@ -26,13 +26,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(chain: Chain) -> Self {
+    /// A client that has said nothing yet.
+    pub fn new(chain: Chain) -> Self {
         let told = chain.read(State::revision);
         Self { chain, tip: None, scripts: HashMap::new(), told }
     }
 
     /// Answers one line of the client's.
-    pub(super) fn handle_line(&mut self, line: &[u8], out: &mut BytesMut) {
+    pub fn handle_line(&mut self, line: &[u8], out: &mut BytesMut) {
         rpc::handle_line(line, out, |method, params| self.answer(method, params));
     }
 
@@ -42,7 +43,7 @@ impl Session {
     }
 
     /// Tells the client what has changed among its subscriptions since it was last told.
-    pub(super) fn handle_change(&mut self, out: &mut BytesMut) {
+    pub fn handle_change(&mut self, out: &mut BytesMut) {
         let Self { chain, tip, scripts, told } = self;
         chain.read(|state| {
             let block = state.ledger.tip();
