@@ -6,7 +6,7 @@ use std::time::Duration;
 use pedlar_devnet::electrum::ElectrumServer;
 use pedlar_protocol::content::{Kind, Link};
 use pedlar_tests::cluster::{Peer, Verb, agreed, path, text, until};
-use pedlar_tests::hostile::{Cashier, Object};
+use pedlar_tests::hostile::{Cashier, Manner, Object};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -64,7 +64,7 @@ async fn a_seller_that_denies_what_it_was_paid_is_not_paid_again() {
     let buyer = world.node("buyer").await;
     world.fund(&buyer).await;
     let object = Object::new(fs::read(world.file("film", MIB)).unwrap());
-    let thief = Cashier::open(&world, &object, false).await;
+    let thief = Cashier::open(&world, &object, Manner::Denies).await;
     let link = format!("{}?addr={}", Link::new(Kind::File, object.root), thief.addr);
     let dest = world.path("never");
     let verb = ["get", &link, "-o", path(&dest), "--prepay", "5000sat", "--yes"];
@@ -81,12 +81,35 @@ async fn a_seller_that_denies_what_it_was_paid_is_not_paid_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_gives_no_word_to_pay_under_or_wants_a_fortune_stops_no_purchase() {
+    let world = world().await;
+    let (seller, buyer) = (world.node("seller").await, world.node("buyer").await);
+    world.fund(&buyer).await;
+    let film = world.file("film", MIB);
+    let object = Object::new(fs::read(&film).unwrap());
+    // Both are cheaper than the honest one.
+    let refuses = Cashier::open(&world, &object, Manner::Refuses).await;
+    let greedy = Cashier::open(&world, &object, Manner::WantsAFortune).await;
+    let link = seller.publish(&film, PRICE).await;
+    let link = format!("{link}?addr={}&addr={}&addr={}", refuses.addr, greedy.addr, seller.addr());
+    let dest = world.path("bought");
+    let get = buyer.begin(&["get", &link, "-o", path(&dest), "--prepay", "5000sat", "--yes"]);
+    let lines = get.succeeds().await;
+    let failed: Vec<_> = lines.iter().filter(|line| line["type"] == "failed").collect();
+    println!("faults fired: {}", refuses.asked());
+    assert!(refuses.asked() > 0 && failed.iter().any(|line| line["peer"] == refuses.id.to_string()), "{lines:?}");
+    assert!(fs::read(&dest).unwrap() == fs::read(&film).unwrap());
+    assert_eq!((greedy.asked(), payments(&buyer).await), (0, 1));
+    assert_eq!(agreed(&seller, &buyer).await.paid, 5_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_before_the_address_comes_has_paid_nothing() {
     let world = world().await;
     let buyer = world.node("buyer").await;
     world.fund(&buyer).await;
     let object = Object::new(fs::read(world.file("film", MIB)).unwrap());
-    let seller = Cashier::open(&world, &object, true).await;
+    let seller = Cashier::open(&world, &object, Manner::DeniesSlowly).await;
     let link = format!("{}?addr={}", Link::new(Kind::File, object.root), seller.addr);
     let dest = world.path("never");
     let get = buyer.begin(&["get", &link, "-o", path(&dest), "--prepay", "5000sat", "--yes"]);

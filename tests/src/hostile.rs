@@ -8,7 +8,7 @@ mod cashier;
 mod seller;
 
 pub use buyer::{Freeloader, Grab};
-pub use cashier::Cashier;
+pub use cashier::{Cashier, Manner};
 pub use seller::{HostileSeller, Lie};
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use pedlar_protocol::book::{Candidate, Ranked, rank};
 use pedlar_protocol::money::Msat;
+use pedlar_protocol::settlement::AdvanceError;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::OpenError;
@@ -34,7 +35,7 @@ impl Buyer {
         let setup_fee = self.setup_fee().await;
         let affordable = within(rank_found(&found, &goods, setup_fee, tell), order.max)?;
         let (ready, others): (Vec<_>, Vec<_>) = affordable.into_iter().partition(|one| one.advance == Msat::ZERO);
-        let mut unopened = None;
+        let (mut unopened, mut unpaid) = (None, None);
         for best in ready.iter().chain(&others) {
             let Some(place) = found.iter().position(|one| one.seller == best.candidate.seller) else { continue };
             let (mut one, seller) = (found.swap_remove(place), best.candidate.seller);
@@ -56,8 +57,12 @@ impl Buyer {
                         self.fail(trade, SellerFailure { seller, entry: None, why: Why::Denies(denied) }, tell).await?;
                         continue;
                     }
-                    // Those who were asked before have failed, and that is what is to be told.
-                    Err(OrderError::Payment(PaymentFailure::Advance(_))) if !trade.failures.is_empty() => break,
+                    // It gave no word to pay under, so nothing was paid: another one may.
+                    Err(OrderError::Payment(failure @ (PaymentFailure::Seller(_) | PaymentFailure::Address(_)))) => {
+                        tell(News::Failed { seller, reason: failure.to_string() });
+                        unpaid = Some(failure);
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 };
             }
@@ -71,17 +76,31 @@ impl Buyer {
             if trade.failures.iter().any(|failure| failure.seller == seller && failure.is_fault()) {
                 self.driver.commit(|market| market.handle_failed(&seller)).await?;
             }
-            // One advance is what an order may be asked for.
+            // One advance is what an order may be asked for; for another one it takes another word.
             if best.advance > Msat::ZERO {
+                unpaid = self.next_advance(order, &others, &found).map(PaymentFailure::from);
                 break;
             }
         }
         let failures = std::mem::take(&mut trade.failures);
+        if let Some(failure) = unpaid
+            && (failures.is_empty() || matches!(failure, PaymentFailure::Advance(_)))
+        {
+            return Err(failure.into());
+        }
         match (goods.progress(), unopened) {
             (_, Some(error)) if failures.is_empty() => Err(error.into()),
             (Some((have, total)), _) => Err(OrderError::Incomplete { have, total, failures }),
             (None, _) => Err(OrderError::NoSeller(failures)),
         }
+    }
+
+    /// What the best of the sellers that were not asked yet wants in advance.
+    fn next_advance(&self, order: &Order, others: &[Ranked], found: &[Found]) -> Option<AdvanceError> {
+        let unasked = |best: &Ranked| found.iter().find(|one| one.seller == best.candidate.seller);
+        let (best, one) = others.iter().find_map(|best| Some((best, unasked(best)?)))?;
+        let (amount_sat, fee_sat, _) = self.plan(order, best, one, None).in_sat()?;
+        Some(AdvanceError::NeedsWord { amount_sat, fee_sat })
     }
 
     /// Takes down that a seller is at fault, and trusts it with less from now on.
@@ -109,6 +128,7 @@ pub(super) fn rank_found(found: &[Found], goods: &Goods, setup_fee: Msat, tell: 
             objects: missing.objects,
             available: one.available,
             setup_fee,
+            min_topup: Msat::from_sat(one.min_topup_sat).unwrap_or(Msat::MAX),
             reliability: if one.served > Msat::ZERO { SERVED_WELL } else { STRANGER },
         }
     }));

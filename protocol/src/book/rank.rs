@@ -21,6 +21,8 @@ pub struct Candidate {
     pub available: Msat,
     /// What paying in advance would cost beside the amount: the fee of the cheapest rail open to both.
     pub setup_fee: Msat,
+    /// The smallest advance that it takes.
+    pub min_topup: Msat,
     /// Deliveries that verified, in thousandths of those asked for; 500 for a stranger.
     pub reliability: u16,
 }
@@ -36,11 +38,13 @@ pub struct Ranked {
     pub advance: Msat,
     /// The charge, and the fee of an advance where one is needed.
     pub total: Msat,
+    /// What would be left there, where the smallest advance is more than what is missing: it buys later, and only there.
+    pub surplus: Msat,
 }
 
-/// Orders candidates by what their delivery would cost in all, cheapest first.
+/// Orders candidates by what their delivery would cost and leave there in all, the least first.
 ///
-/// Equal totals go to the more reliable seller, then to the one that asks for the smaller advance, then by peer id, so
+/// Equals go to the more reliable seller, then to the one that asks for the smaller advance, then by peer id, so
 /// that the order is the same on every run. A price whose total does not fit into an amount is left out: nobody can pay
 /// it.
 #[must_use]
@@ -48,7 +52,7 @@ pub fn rank(candidates: impl IntoIterator<Item = Candidate>) -> Vec<Ranked> {
     let mut ranked: Vec<_> = candidates.into_iter().filter_map(cost).collect();
     ranked.sort_by_key(|ranked| {
         let Candidate { reliability, seller, .. } = ranked.candidate;
-        (ranked.total, Reverse(reliability), ranked.advance, seller)
+        (ranked.total.saturating_add(ranked.surplus), Reverse(reliability), ranked.advance, seller)
     });
     ranked
 }
@@ -57,8 +61,11 @@ fn cost(candidate: Candidate) -> Option<Ranked> {
     let roundings = if candidate.price > Price::FREE { candidate.objects.saturating_sub(1) } else { 0 };
     let charge = candidate.price.charge(candidate.bytes)?.checked_add(Msat::new(roundings))?;
     let advance = charge.saturating_sub(candidate.available);
-    let fee = if advance == Msat::ZERO { Msat::ZERO } else { candidate.setup_fee };
-    Some(Ranked { candidate, charge, advance, total: charge.checked_add(fee)? })
+    let (fee, surplus) = match advance {
+        Msat::ZERO => (Msat::ZERO, Msat::ZERO),
+        advance => (candidate.setup_fee, candidate.min_topup.saturating_sub(advance)),
+    };
+    Some(Ranked { candidate, charge, advance, total: charge.checked_add(fee)?, surplus })
 }
 
 #[cfg(test)]
@@ -76,6 +83,7 @@ mod tests {
             objects: 1,
             available: Msat::ZERO,
             setup_fee: Msat::new(5_000),
+            min_topup: Msat::ZERO,
             reliability: 500,
         }
     }
@@ -93,6 +101,18 @@ mod tests {
         assert_eq!(order([cheap, almost]), [cheap.seller, almost.seller]);
         let ranked = rank([almost]);
         assert_eq!((ranked[0].advance, ranked[0].total), (Msat::new(1), Msat::new(17_000)));
+    }
+
+    #[test]
+    fn whoever_wants_more_left_than_the_goods_cost_comes_later() {
+        let greedy = Candidate { min_topup: Msat::new(1_000_000), ..candidate(1, 10_000) };
+        let modest = Candidate { min_topup: Msat::new(20_000), ..candidate(2, 12_000) };
+        let dear = Candidate { min_topup: Msat::new(20_000), ..candidate(3, 13_000) };
+        assert_eq!(order([greedy, dear, modest]), [modest.seller, dear.seller, greedy.seller]);
+        // Where it has enough from us, nothing more is to be left.
+        let known = Candidate { available: Msat::new(10_000), ..greedy };
+        assert_eq!(order([modest, known]), [known.seller, modest.seller]);
+        assert_eq!(rank([modest])[0].surplus, Msat::new(8_000));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A seller that takes money in advance, and then says that it has none.
+//! Sellers that ask for money in advance, and cheat about it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +30,28 @@ const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 /// How long it keeps a buyer waiting for an address, less than a buyer waits.
 const SLOW: Duration = Duration::from_secs(8);
 
+/// What it does with who would pay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Says where to pay, and then that nothing came.
+    Denies,
+    /// The same, but says where to pay only when the buyer has gone, or has waited for long.
+    DeniesSlowly,
+    /// Never says where to pay.
+    Refuses,
+    /// Takes no less than a fortune.
+    WantsAFortune,
+}
+
+impl Manner {
+    const fn min_topup_sat(self) -> u64 {
+        match self {
+            Self::Denies | Self::DeniesSlowly | Self::Refuses => 1_000,
+            Self::WantsAFortune => 50_000_000,
+        }
+    }
+}
+
 /// What it was asked.
 #[derive(Debug, Default)]
 struct Deeds {
@@ -50,13 +72,13 @@ pub struct Cashier {
 }
 
 impl Cashier {
-    /// A seller of this object. A `slow` one gives its address only when the buyer has gone, or has waited for long.
-    pub async fn open(world: &World, object: &Object, slow: bool) -> Self {
+    /// A seller of this object.
+    pub async fn open(world: &World, object: &Object, manner: Manner) -> Self {
         let stranger = Stranger::listening(world).await;
         stranger.net.provide(*object.root.as_bytes()).await.expect("a provider");
         let (id, deeds) = (stranger.id(), Arc::new(Deeds::default()));
         let addr = format!("{}/p2p/{id}", stranger.net.listen_addrs().first().expect("it listens"));
-        let till = Till { root: *object.root.as_bytes(), size: object.size.bytes(), slow, deeds: Arc::clone(&deeds) };
+        let till = Till { root: *object.root.as_bytes(), size: object.size.bytes(), manner, deeds: Arc::clone(&deeds) };
         let task = tokio::spawn(serve(stranger, Arc::new(till)));
         Self { id, addr, deeds, task }
     }
@@ -91,7 +113,7 @@ impl Drop for Cashier {
 struct Till {
     root: [u8; 32],
     size: u64,
-    slow: bool,
+    manner: Manner,
     deeds: Arc<Deeds>,
 }
 
@@ -119,7 +141,7 @@ async fn serve(mut stranger: Stranger, till: Arc<Till>) {
             buyer: peer,
             seller: stranger.id(),
             address: ADDRESS.into(),
-            min_sat: 1_000,
+            min_sat: till.manner.min_topup_sat(),
             ceilings: [(Service::Chunks, PRICE)].into(),
             until_height: u64::MAX >> 1,
         };
@@ -154,7 +176,10 @@ impl Till {
         let reply = match request {
             account_request::Request::Topup(request) => {
                 self.deeds.asked.fetch_add(1, Ordering::SeqCst);
-                if self.slow && timeout(SLOW, until_closed(stream)).await.is_ok() {
+                if self.manner == Manner::Refuses {
+                    return stream.shutdown().await;
+                }
+                if self.manner == Manner::DeniesSlowly && timeout(SLOW, until_closed(stream)).await.is_ok() {
                     self.deeds.left.fetch_add(1, Ordering::SeqCst);
                 }
                 let id = TopUpId::try_from(request.id.as_ref()).expect("an id");
@@ -164,7 +189,10 @@ impl Till {
             }
             account_request::Request::Sync(_) => {
                 self.deeds.denied.fetch_add(1, Ordering::SeqCst);
-                account_reply::Reply::Sync(v1::SyncReply { min_topup_sat: 1_000, ..v1::SyncReply::default() })
+                account_reply::Reply::Sync(v1::SyncReply {
+                    min_topup_sat: self.manner.min_topup_sat(),
+                    ..v1::SyncReply::default()
+                })
             }
         };
         let reply = v1::AccountReply { reply: Some(reply) };
