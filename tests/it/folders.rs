@@ -118,20 +118,20 @@ async fn what_is_here_of_a_file_needs_no_second_allowance() {
     let seller = world.node_with("seller", SMALL_WINDOWS).await;
     let mut buyer = world.node_with("buyer", SMALL_WINDOWS).await;
     world.fund(&buyer).await;
-    let folder = folder(&world, "films", 2, 4 * MIB);
+    let folder = folder(&world, "films", 2, 8 * MIB);
     let link = format!("{}?addr={}", seller.publish(&folder, PRICE).await, seller.addr());
     buyer.pay(&seller, "1000sat").await;
     let dest = world.path("bought");
     let mut get = buyer.begin(&["get", &link, "-o", path(&dest)]);
-    get.reaches_bytes(6 * MIB).await;
+    get.reaches_bytes(11 * MIB).await;
     buyer.kill().await;
     get.fails(5).await;
     buyer.restart().await;
     // Less than either file costs by itself, and more than both lack.
-    let most = format!("{}msat", MSAT.charge(3 * MIB).unwrap().msat());
+    let most = format!("{}msat", MSAT.charge(6 * MIB).unwrap().msat());
     let lines = buyer.ask(&["get", &link, "-o", path(&dest), "--max", &most]).await;
     assert_eq!(tree(&dest), tree(&folder));
-    assert!(number(&lines.last().unwrap()["bytes"]) <= 3 * MIB);
+    assert!(number(&lines.last().unwrap()["bytes"]) <= 6 * MIB);
     agreed(&seller, &buyer).await;
     println!("faults fired: 1");
 }
