@@ -22,6 +22,7 @@ use pedlar_net::Multiaddr;
 use pedlar_protocol::budget::Budget;
 use pedlar_protocol::money::Msat;
 use pedlar_protocol::session::MAX_WINDOW;
+use pedlar_protocol::settlement::MIN_TOPUP_SAT;
 use pedlar_wallet::{Network, ServerUrl};
 pub use values::NetworkId;
 pub(crate) use values::sat;
@@ -106,7 +107,7 @@ impl Config {
                 grant: from.one("credit.grant_sat", Msat::ZERO, str::parse)?,
                 cap: from.one("credit.cap_sat", Msat::new(100_000_000), str::parse)?,
             },
-            min_topup_sat: from.one("min_topup_sat", 1_000, values::sat)?,
+            min_topup_sat: from.one("min_topup_sat", MIN_TOPUP_SAT, values::topup)?,
             limits: Limits { max_window: from.one("limits.max_window", MAX_WINDOW, values::bytes)? },
             log: from.one("log", "info".to_owned(), str::parse)?,
         };

@@ -13,7 +13,10 @@ pub use topup::{SignedTopUp, TopUp, TopUpError};
 /// Depth at which a payment can't be taken back any more.
 pub const FINAL_DEPTH: u32 = 6;
 
-/// The smallest advance a seller asks for unless its owner says otherwise: 1,000 sat, three times the dust limit.
+/// The smallest payment that nodes pass on to an address as wallets here have them (P2WPKH): Bitcoin Core's dust limit.
+pub const DUST_SAT: u64 = 294;
+
+/// The smallest advance a seller asks for unless its owner says otherwise: 1,000 sat, three times [`DUST_SAT`].
 pub const MIN_TOPUP_SAT: u64 = 1_000;
 
 /// One in this many sat is what a rail that is chosen automatically may cost.

@@ -127,6 +127,8 @@ pub(super) struct Layers<E> {
     flags: Flags,
     env: E,
     file: BTreeMap<String, Written>,
+    /// Tables of the file that hold nothing, and where they begin: their names may be misspelt all the same.
+    empty: Vec<(String, Origin)>,
     settings: Vec<Setting>,
 }
 
@@ -141,16 +143,16 @@ impl<E: Fn(&str) -> Option<String>> Layers<E> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(ConfigError::Unreadable { path: path.to_owned(), source }),
         };
-        let mut file = BTreeMap::new();
+        let (mut file, mut empty) = (BTreeMap::new(), Vec::new());
         let at = |offset| Origin::File { path: path.to_owned(), line: line_of(&text, offset) };
         match DeTable::parse(&text) {
-            Ok(table) => flatten("", table.get_ref(), &at, &mut file),
+            Ok(table) => flatten("", table.get_ref(), &at, &mut file, &mut empty),
             Err(e) => {
                 let origin = at(e.span().map_or(0, |span| span.start));
                 return Err(ConfigError::Syntax { origin, reason: e.message().to_owned() });
             }
         }
-        Ok(Self { flags, env, file, settings: Vec::new() })
+        Ok(Self { flags, env, file, empty, settings: Vec::new() })
     }
 
     /// The single value of `key`: the first source's that has it, else `default`.
@@ -209,13 +211,19 @@ impl<E: Fn(&str) -> Option<String>> Layers<E> {
     /// # Errors
     /// [`ConfigError::Unknown`] for the first line of the file that nobody took.
     pub(super) fn finish(self) -> Result<Vec<Setting>, ConfigError> {
-        let Self { file, settings, .. } = self;
-        let line = |written: &Written| match &written.origin {
+        let Self { file, empty, settings, .. } = self;
+        let line = |origin: &Origin| match origin {
             Origin::File { line, .. } => *line,
             Origin::Default | Origin::Flag | Origin::Env(_) => 0,
         };
-        match file.into_iter().min_by_key(|(_, written)| line(written)) {
-            Some((key, Written { origin, .. })) => {
+        let holds_settings = |table: &str| {
+            let within = |key: &str| key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'));
+            settings.iter().any(|setting| within(setting.key))
+        };
+        let unknown_tables = empty.into_iter().filter(|(table, _)| !holds_settings(table));
+        let unknown = file.into_iter().map(|(key, Written { origin, .. })| (key, origin)).chain(unknown_tables);
+        match unknown.min_by_key(|(_, origin)| line(origin)) {
+            Some((key, origin)) => {
                 let known = settings.iter().map(|setting| setting.key).collect();
                 Err(ConfigError::Unknown { origin, key, known })
             }
@@ -273,12 +281,19 @@ fn without_login(value: &str) -> String {
     parts.map_or_else(|| value.to_owned(), |(scheme, host)| format!("{scheme}://…@{host}"))
 }
 
-/// Puts the values of a table under their dotted keys.
-fn flatten(prefix: &str, table: &DeTable<'_>, at: &impl Fn(usize) -> Origin, into: &mut BTreeMap<String, Written>) {
+/// Puts the values of a table under their dotted keys, and the names of tables without any beside them.
+fn flatten(
+    prefix: &str,
+    table: &DeTable<'_>,
+    at: &impl Fn(usize) -> Origin,
+    into: &mut BTreeMap<String, Written>,
+    empty: &mut Vec<(String, Origin)>,
+) {
     for (key, value) in table {
         let name = format!("{prefix}{}", key.get_ref());
         match value.get_ref() {
-            DeValue::Table(inner) => flatten(&format!("{name}."), inner, at, into),
+            DeValue::Table(inner) if inner.is_empty() => empty.push((name, at(key.span().start))),
+            DeValue::Table(inner) => flatten(&format!("{name}."), inner, at, into, empty),
             DeValue::Array(items) => {
                 let values = items.iter().map(Spanned::get_ref).map(text_of).collect();
                 into.insert(name, Written { values, origin: at(key.span().start) });

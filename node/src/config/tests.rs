@@ -28,11 +28,11 @@ fn everything_has_a_default() {
 
 #[test]
 fn a_flag_beats_the_environment_beats_the_file() {
-    let file = "min_topup_sat = 1\nlog = \"warn\"\n\n[fees]\nmax_sat_vb = 7\n";
-    let flags = Flags::from([("min_topup_sat", vec!["3".to_owned()]), ("listen", Vec::new())]);
-    let env = [("PEDLAR_MIN_TOPUP_SAT", "2"), ("PEDLAR_LOG", "debug")];
+    let file = "min_topup_sat = 1001\nlog = \"warn\"\n\n[fees]\nmax_sat_vb = 7\n";
+    let flags = Flags::from([("min_topup_sat", vec!["1003".to_owned()]), ("listen", Vec::new())]);
+    let env = [("PEDLAR_MIN_TOPUP_SAT", "1002"), ("PEDLAR_LOG", "debug")];
     let (config, settings) = load(file, flags, &env).unwrap();
-    assert_eq!((config.min_topup_sat, config.log.as_str(), config.fees.max_sat_vb), (3, "debug", 7));
+    assert_eq!((config.min_topup_sat, config.log.as_str(), config.fees.max_sat_vb), (1_003, "debug", 7));
     let from = |key| &setting(&settings, key).origin;
     assert_eq!(*from("min_topup_sat"), Origin::Flag);
     assert_eq!(*from("log"), Origin::Env("PEDLAR_LOG".to_owned()));
@@ -78,6 +78,12 @@ fn an_unknown_key_is_named_with_its_line() {
     assert!(message.contains("line 5: there is no setting `fees.max`; there is: network, "), "{message}");
     let message = error("electrun = []\nzzz = 1\n");
     assert!(message.contains("line 1: there is no setting `electrun`"), "{message}");
+    let message = error("log = \"info\"\n[fess]\n[limits]\n");
+    assert!(message.contains("line 2: there is no setting `fess`"), "{message}");
+    let message = error("[fees]\nmax_sat_vb = 5\n[fees.max]\n");
+    assert!(message.contains("line 3: there is no setting `fees.max`"), "{message}");
+    assert!(error("[log]").contains("line 1: there is no setting `log`"), "a value is no table");
+    load("[fees]\n[limits]\n", Flags::new(), &[]).expect("a table from which all was taken out");
 }
 
 #[test]
@@ -86,6 +92,8 @@ fn a_wrong_value_is_named_with_its_line_and_reason() {
     assert!(message.contains("line 2: network = \"bitcoin\": bitcoin is refused until"), "{message}");
     assert!(error("network = [\"signet\", \"regtest\"]").contains("one value is expected"));
     assert!(error("min_topup_sat = \"1.5sat\"").contains("whole sat"));
+    assert!(error("min_topup_sat = 293").contains("line 1: min_topup_sat = \"293\": below 294 sat it is dust"));
+    assert!(load("min_topup_sat = 294", Flags::new(), &[]).is_ok());
     assert!(error("electrum = [\"a:1\"]").contains("line 1: electrum = \"a:1\": a server is given as"));
     let login = error("electrum = [\"ssl://me:hunter2@a.example:2\"]");
     assert!(

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use pedlar_protocol::money::Msat;
+use pedlar_protocol::settlement::DUST_SAT;
 use pedlar_wallet::Network;
 
 /// Why `bitcoin` is no network yet; said wherever somebody asks for it.
@@ -25,6 +26,14 @@ pub(crate) fn sat(text: &str) -> Result<u64, String> {
     let amount: Msat = text.parse().map_err(|e| format!("{e}"))?;
     let sat = amount.floor_sat();
     if Msat::from_sat(sat) == Some(amount) { Ok(sat) } else { Err("only whole sat can be paid on chain".to_owned()) }
+}
+
+/// Reads the smallest advance that is taken: at least what the network carries.
+pub(super) fn topup(text: &str) -> Result<u64, String> {
+    match sat(text)? {
+        dust if dust < DUST_SAT => Err(format!("below {DUST_SAT} sat it is dust, a payment that no node passes on")),
+        sat => Ok(sat),
+    }
 }
 
 /// Reads a number of bytes: `65536`, `64KiB`, `16 MiB`.
