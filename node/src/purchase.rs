@@ -19,6 +19,7 @@ mod payment;
 mod trade;
 mod wait;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 use pedlar_net::NetHandle;
 use pedlar_protocol::book::Ranked;
-use pedlar_protocol::content::{CollectionError, Link};
+use pedlar_protocol::content::{CollectionError, EntryPath, Link};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,9 @@ use crate::blobs::{FinishError, OpenError, WriteError};
 use crate::driver::Driver;
 use crate::session::Bought;
 use crate::store::StoreError;
+
+/// Missing files of a folder that are named: enough to see what they are.
+const MAX_NAMED: usize = 8;
 
 /// What is to be bought, and what it may cost.
 #[derive(Debug, Clone)]
@@ -110,8 +114,17 @@ pub(crate) enum OrderError {
     #[error(transparent)]
     Payment(#[from] PaymentFailure),
     /// All sellers failed on the way.
-    #[error("{} of {} bytes are here; no seller is left: {}", .have, .total, reasons(.failures))]
-    Incomplete { have: u64, total: u64, failures: Vec<SellerFailure> },
+    #[error("{have} of {total} bytes are here; {}no seller is left: {}", .lacks.as_ref().map(ToString::to_string).unwrap_or_default(), reasons(.failures))]
+    Incomplete {
+        /// Bytes that are here.
+        have: u64,
+        /// Bytes in all.
+        total: u64,
+        /// Of a folder: which files are not.
+        lacks: Option<Lacks>,
+        /// Who failed, and how.
+        failures: Vec<SellerFailure>,
+    },
     /// The file can't be written.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -137,6 +150,27 @@ pub(crate) enum OrderError {
     /// The owner stopped it.
     #[error("interrupted: what is verified stays, the same command goes on")]
     Interrupted,
+}
+
+/// What a folder lacks.
+#[derive(Debug)]
+pub(crate) struct Lacks {
+    /// Files that are whole.
+    pub(crate) here: usize,
+    /// The others, in their order.
+    pub(crate) missing: Vec<EntryPath>,
+}
+
+impl fmt::Display for Lacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { here, missing } = self;
+        let named = missing.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        write!(f, "{here} of {} files are whole, missing: {named}", here + missing.len())?;
+        match missing.len().saturating_sub(MAX_NAMED) {
+            0 => write!(f, "; "),
+            more => write!(f, " and {more} more; "),
+        }
+    }
 }
 
 fn reasons(failures: &[SellerFailure]) -> String {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use pedlar_protocol::content::{Collection, Kind, Link, MAX_MANIFEST_LEN, Root};
 use pedlar_protocol::money::Price;
+use pedlar_protocol::session::CloseCode;
 use pedlar_tests::cluster::{World, agreed, number, path, text};
 use pedlar_tests::dice::Dice;
 use pedlar_tests::hostile::HostileSeller;
@@ -182,6 +183,35 @@ async fn when_a_seller_dies_or_has_changed_a_file_another_one_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_which_nobody_has_a_file_comes_in_part_and_the_rest_later() {
+    const LEN: u64 = 100_000;
+    let world = world().await;
+    let (seller, buyer) = (world.node("seller").await, world.node("buyer").await);
+    world.fund(&buyer).await;
+    let folder = folder(&world, "films", 6, LEN);
+    let link = format!("{}?addr={}", seller.publish(&folder, PRICE).await, seller.addr());
+    buyer.pay(&seller, "1000sat").await;
+    let spoiled = folder.join("a/2");
+    let before = fs::read(&spoiled).unwrap();
+    fs::write(&spoiled, b"something else").unwrap();
+    let dest = world.path("bought");
+    let verb = ["get", &link, "-o", path(&dest)];
+    for _ in 0..2 {
+        let error = buyer.refuses(&verb, 3).await;
+        assert_eq!(error["code"], "partial");
+        assert!(text(&error["message"]).contains("5 of 6 files are whole, missing: a/2; no seller is left"), "{error}");
+        assert!(!dest.exists(), "what is not whole has not its name");
+    }
+    fs::write(&spoiled, before).unwrap();
+    assert!(link.starts_with(&seller.publish(&folder, PRICE).await), "it is looked at again, and the same");
+    let lines = buyer.ask(&verb).await;
+    assert_eq!(tree(&dest), tree(&folder));
+    assert_eq!(number(&lines.last().unwrap()["bytes"]), LEN, "nothing is bought twice");
+    agreed(&seller, &buyer).await;
+    println!("faults fired: 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_never_costs_more_than_was_allowed() {
     let world = world().await;
     let (seller, buyer) = (world.node("seller").await, world.node("buyer").await);
@@ -228,6 +258,9 @@ async fn a_hostile_list_of_files_is_refused_and_nothing_is_written_outside() {
         assert_eq!(names(&inside), Vec::<String>::new(), "{why}: nothing is left");
         assert_eq!(names(&world.path(".")), before, "{why}: nothing is written outside");
         fs::remove_dir(&inside).unwrap();
+        // Its bytes are those of the link, however wrong they are; one that is too long is not even begun.
+        let code = if why == "are allowed" { CloseCode::BadData } else { CloseCode::Done };
+        assert_eq!(liar.left_with(), Some(code), "{why}");
         faults += 1;
     }
     println!("faults fired: {faults}");

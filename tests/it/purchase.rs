@@ -6,7 +6,7 @@ use bitcoin::Txid;
 use pedlar_protocol::money::Price;
 use pedlar_tests::cluster::{Tab, agreed, number, path, text, until};
 
-use crate::{MIB, world};
+use crate::{MIB, PRICE, world};
 
 const SIZE: u64 = 3 * MIB + 5;
 
@@ -60,4 +60,28 @@ async fn a_stranger_pays_in_advance_and_later_buys_from_the_rest() {
     for (seller, _) in [&sellers[0], &sellers[2]] {
         assert_eq!(seller.tab(&buyer.id, "sold").await, Tab::default(), "who sold nothing is paid nothing");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_the_payload_a_stream_carries_at_most_six_bytes_in_a_thousand() {
+    /// Proofs take 64 bytes for each 16 KiB, 0.39 %; frames, receipts and what each range proves again have the rest.
+    const MOST_PER_MILLE: f64 = 6.0;
+    const BIG: u64 = 16 * MIB + 5;
+    let world = world().await;
+    let (seller, buyer) = (world.node("seller").await, world.node("buyer").await);
+    world.fund(&buyer).await;
+    let film = world.file("film", BIG);
+    let link = seller.publish(&film, PRICE).await;
+    buyer.pay(&seller, "1000sat").await;
+    let dest = world.path("bought");
+    let lines = buyer.ask(&["get", &link, "-o", path(&dest)]).await;
+    assert!(fs::read(&dest).unwrap() == fs::read(&film).unwrap());
+    let share = &lines.last().unwrap()["sellers"][0];
+    let (bytes, wire) = (number(&share["bytes"]), number(&share["wire_bytes"]));
+    assert_eq!(bytes, BIG);
+    // The hash tree alone is as much: a figure below it would have counted something else.
+    let least = BIG + (BIG.div_ceil(16 << 10) - 1) * 64;
+    let per_mille = (wire - bytes) as f64 * 1_000.0 / bytes as f64;
+    println!("{wire} bytes in both directions for {bytes} of payload: {per_mille:.2} in a thousand beside them");
+    assert!(wire >= least && per_mille <= MOST_PER_MILLE, "{wire} bytes, at least {least}: {per_mille:.2} per mille");
 }

@@ -429,6 +429,11 @@ impl Verb {
         found.unwrap_or_else(|| panic!("`{}` ends without `{kind}`: {:?}", self.verb, self.lines))
     }
 
+    /// Interrupts it, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.running.interrupt().expect("it is under way");
+    }
+
     /// Reads until so many bytes are there, of more: a purchase that is under way.
     pub async fn reaches_bytes(&mut self, bytes: u64) {
         let far = |line: &Value| line["type"] == "progress" && line["bytes"].as_u64() >= Some(bytes);

@@ -148,6 +148,14 @@ impl Running {
         serde_json::from_str(&line).map(Some).with_context(|| format!("a line that is no JSON: {line}"))
     }
 
+    /// Interrupts it, as Ctrl-C does.
+    ///
+    /// # Errors
+    /// When it had ended before.
+    pub fn interrupt(&self) -> Result<()> {
+        signal(&self.child, Signal::INT)
+    }
+
     /// Waits for its end, whatever lines are left.
     ///
     /// # Errors
@@ -230,8 +238,7 @@ impl Node {
     /// # Errors
     /// When it does not end, or not in order.
     pub async fn terminate(mut self) -> Result<()> {
-        let pid = self.pid().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).context("it had ended before")?;
-        kill_process(pid, Signal::TERM).with_context(|| format!("{} can't be told to end", self.home.name))?;
+        signal(&self.child, Signal::TERM).with_context(|| format!("{} can't be told to end", self.home.name))?;
         let ended = timeout(DEADLINE, self.child.wait()).await;
         let status = ended.with_context(|| format!("{} does not end", self.home.name))??;
         ensure!(status.success(), "{} ended with {status}", self.home.name);
@@ -261,6 +268,11 @@ impl Node {
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
+}
+
+fn signal(child: &Child, signal: Signal) -> Result<()> {
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).context("it had ended before")?;
+    Ok(kill_process(pid, signal)?)
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! `get`: buys a file or a folder.
 
+mod feed;
 mod unbought;
 
 use std::io;
@@ -11,7 +12,6 @@ use libp2p_identity::PeerId;
 use pedlar_protocol::content::{Kind, Link};
 use pedlar_protocol::money::Msat;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use unbought::failure_of;
 pub(super) use unbought::payment_failure;
@@ -24,9 +24,6 @@ use crate::config::sat;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::purchase::{News, Order, Outcome, PaymentNews};
-
-/// Lines between the purchase and the client; all but progress are few.
-const LINES: usize = 256;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -204,24 +201,19 @@ impl Verb for Args {
 impl Remote for Args {
     async fn run(self, node: &Node, out: Out<Line>) -> Result<Summary, Failure> {
         let order = self.order()?;
-        let (lines, mut queue) = mpsc::channel(LINES);
+        let (teller, news) = feed::feed();
         let stop = node.stopping.child_token();
         // A client that goes away drops this future, and with it the guard: the purchase then signs and goes.
         let _guard = stop.clone().drop_guard();
         let (buyer, dry_run) = (Arc::clone(&node.buyer), self.dry_run);
         let purchase = node.tasks().spawn(async move {
-            let tell = move |news| drop(lines.try_send(news));
+            let tell = move |news| teller.tell(news);
             match dry_run {
                 true => buyer.quotes(&order, &tell).await.map(|_| None),
                 false => buyer.buy(&order, &stop, &tell).await.map(Some),
             }
         });
-        while let Some(news) = queue.recv().await {
-            match news {
-                News::Progress { bytes, total } => drop(out.progress(|| Line::Progress { bytes, total })),
-                news => out.line(line_of(news)).await?,
-            }
-        }
+        relay(news, &out).await?;
         let outcome = purchase.await.map_err(Failure::system)?;
         Ok(outcome.map_err(failure_of)?.map_or_else(nothing, summary_of))
     }
@@ -232,6 +224,17 @@ impl Remote for Args {
             self.max_fee_sat = Some(*max_fee_sat);
         }
     }
+}
+
+/// Tells the client all news but old progress.
+async fn relay(mut news: feed::Feed, out: &Out<Line>) -> Result<(), Failure> {
+    while let Some(news) = news.next().await {
+        match news {
+            News::Progress { bytes, total } => drop(out.progress(|| Line::Progress { bytes, total })),
+            news => out.line(line_of(news)).await?,
+        }
+    }
+    Ok(())
 }
 
 fn line_of(news: News) -> Line {

@@ -85,7 +85,10 @@ impl Buyer {
         };
         let asked = find::ask(&self.driver, &self.net, seller, addrs.clone(), Request::Chunks(order.link.root)).await;
         // What was paid for is what was quoted before, also where the seller promised others a worse price.
-        let offered = asked.and_then(|offered| offered.unchanged(price, size));
+        let offered = match asked {
+            Ok(offered) => offered.unchanged(price, size).await,
+            Err(failure) => Err(failure),
+        };
         let offered = offered.map_err(|failure| PaymentFailure::Quote(Box::new(failure)))?;
         Ok(Ok(Found { seller, addrs, offered, whole, available, held, min_topup_sat, served }))
     }

@@ -26,7 +26,7 @@ impl Buyer {
         stop: &CancellationToken,
         tell: Tell<'_>,
     ) -> Result<PathBuf, OrderError> {
-        let mut goods = Goods::kept(order).await?;
+        let mut goods = stop.run_until_cancelled(Goods::kept(order)).await.ok_or(OrderError::Interrupted)??;
         if goods.is_complete() {
             return self.finish(goods).await;
         }
@@ -90,7 +90,7 @@ impl Buyer {
         }
         match (goods.progress(), unopened) {
             (_, Some(error)) if failures.is_empty() => Err(error.into()),
-            (Some((have, total)), _) => Err(OrderError::Incomplete { have, total, failures }),
+            (Some((have, total)), _) => Err(OrderError::Incomplete { have, total, lacks: goods.lacks(), failures }),
             (None, _) => Err(OrderError::NoSeller(failures)),
         }
     }

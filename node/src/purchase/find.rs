@@ -196,7 +196,10 @@ impl Buyer {
 
     async fn ask(&self, link: &Link, seller: PeerId, addrs: Vec<Multiaddr>) -> Result<Found, SellerFailure> {
         let offered = ask(&self.driver, &self.net, seller, addrs.clone(), Request::Chunks(link.root)).await;
-        let offered = offered.and_then(|offered| offered.of_kind(link.kind));
+        let offered = match offered {
+            Ok(offered) => offered.of_kind(link.kind).await,
+            Err(failure) => Err(failure),
+        };
         let offered = offered.map_err(|failure| match failure {
             BuyFailure::Open(error) => SellerFailure { seller, entry: None, why: Why::Unreachable(error) },
             failure => SellerFailure::buying(seller, failure),

@@ -3,7 +3,7 @@
 //! All of them are sold under one root at one price, so one choice of a seller and one advance do for the whole, and the
 //! counters are exchanged once in many objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +22,7 @@ use crate::blobs::{FolderDownload, OpenError};
 use crate::purchase::object::{Lot, Sale};
 use crate::purchase::part::{self, Part};
 use crate::purchase::trade::Trade;
-use crate::purchase::{Buyer, Found, News, Order, OrderError, SellerFailure, Tell};
+use crate::purchase::{Buyer, Found, Lacks, News, Order, OrderError, SellerFailure, Tell};
 use crate::session::{BuyFailure, lock};
 
 /// Objects bought at once: what one waits for its quote and its disk, others use. A seller has places for many more.
@@ -101,6 +101,14 @@ impl Folder {
         let Some(collection) = &self.collection else { return Some((0, self.claimed)) };
         let (total, missing) = (collection.whole().bytes, self.missing(collection.whole()).bytes);
         Some((total.saturating_sub(missing), total))
+    }
+
+    /// Which files are not here, once the list of them is; those without a byte are nobody's to sell.
+    pub(super) fn lacks(&self) -> Option<Lacks> {
+        let wanted: BTreeSet<Root> = self.objects().into_iter().map(|entry| entry.root).collect();
+        let filled = self.collection.as_ref()?.entries().iter().filter(|entry| entry.size.bytes() > 0);
+        let (missing, here): (Vec<_>, Vec<_>) = filled.partition(|entry| wanted.contains(&entry.root));
+        Some(Lacks { here: here.len(), missing: missing.into_iter().map(|entry| entry.path.clone()).collect() })
     }
 
     pub(super) fn missing(&self, said: Whole) -> Whole {

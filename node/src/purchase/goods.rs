@@ -1,13 +1,21 @@
 //! What an order brings, as far as it is here: a file, or the objects of a folder.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pedlar_protocol::content::{Kind, Size, Whole};
+use tokio::time::{Instant, sleep};
 
 use crate::blobs::OpenError;
 use crate::purchase::file::File;
 use crate::purchase::folder::Folder;
-use crate::purchase::{Buyer, Order, OrderError};
+use crate::purchase::{Buyer, Lacks, Order, OrderError};
+
+/// How long a purchase may take to end in order that was interrupted: a receipt is synced and sent.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What an order brings.
 pub(super) enum Goods {
@@ -16,8 +24,18 @@ pub(super) enum Goods {
 }
 
 impl Goods {
-    /// What an earlier try of the order left behind.
+    /// What an earlier try of the order left behind; one that was interrupted just now may still be signing for it.
     pub(super) async fn kept(order: &Order) -> Result<Self, OrderError> {
+        let deadline = Instant::now() + ENDING;
+        loop {
+            match Self::look(order).await {
+                Err(OrderError::Open(OpenError::Busy(_))) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
+                kept => return kept,
+            }
+        }
+    }
+
+    async fn look(order: &Order) -> Result<Self, OrderError> {
         if order.link.kind == Kind::Collection {
             return Ok(Self::Folder(Folder::kept(order).await?));
         }
@@ -45,6 +63,14 @@ impl Goods {
         match self {
             Self::File(file) => file.progress(),
             Self::Folder(folder) => folder.progress(),
+        }
+    }
+
+    /// Which files of a folder are not here, once its list of them is.
+    pub(super) fn lacks(&self) -> Option<Lacks> {
+        match self {
+            Self::File(_) => None,
+            Self::Folder(folder) => folder.lacks(),
         }
     }
 

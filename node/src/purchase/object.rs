@@ -117,7 +117,7 @@ impl Buyer {
         let size = lock(lot.part).size();
         let asked = find::ask(&self.driver, &self.net, lot.seller, lot.addrs.to_vec(), lot.request);
         let asked = stop.run_until_cancelled(asked).await.ok_or(BuyFailure::Interrupted)?;
-        asked.and_then(|offered| offered.unchanged(lot.price, size))
+        asked?.unchanged(lot.price, size).await
     }
 
     /// The books are to agree before we go. Where the connection is gone, they do so when there is one again: to wait for a

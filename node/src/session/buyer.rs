@@ -4,111 +4,38 @@
 //! market: receipt ─▶ journal ─▶ Want ─▶ seller ─▶ frames ─▶ sink threads: verify, write, sync ─▶ market: receipt …
 //! ```
 
+mod failure;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use libp2p_identity::PeerId;
-use pedlar_net::{OpenError, Stream};
-use pedlar_protocol::content::{Collection, CollectionError, Kind, Root, Size, VerifyError, Whole};
+use pedlar_net::Stream;
+use pedlar_protocol::content::{Collection, Kind, Root, Size, Whole};
 use pedlar_protocol::market::BuyError;
 use pedlar_protocol::money::{Msat, Price};
-use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
-use pedlar_protocol::session::{BuyerSession, BuyerViolation, CloseCode, Frame, FrameDecodeError, Request, Want};
+use pedlar_protocol::session::{BuyerSession, BuyerViolation, CloseCode, Frame, Request, Want};
 use pedlar_protocol::wire::FrameKind;
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::blobs::{Download, WriteError};
+use crate::blobs::Download;
 use crate::driver::{Driver, now};
 use crate::session::frames::{FrameReader, FrameWriter, IoError, RawFrame};
-use crate::session::sink::{Sink, SinkError, Sunk, lock};
+use crate::session::sink::{Sink, Sunk, lock};
 use crate::store::StoreError;
+
+pub(crate) use failure::BuyFailure;
 
 /// How long a seller may take to quote: it may have to open a file, and to sync its journal.
 const QUOTE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// No verified group for so long: go elsewhere.
 const STALL: Duration = Duration::from_secs(20);
-
-/// Why a purchase from one seller ended before all was there.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BuyFailure {
-    /// The stream.
-    #[error(transparent)]
-    Io(#[from] IoError),
-    /// The seller won't.
-    #[error("{0}")]
-    Refused(Refusal),
-    /// The seller's quote is not bought under.
-    #[error(transparent)]
-    Quote(#[from] BuyError),
-    /// What came is not what was asked for.
-    #[error("wrong bytes: {0}")]
-    Integrity(#[from] VerifyError),
-    /// What comes can be no list of files.
-    #[error("wrong list of files: {0}")]
-    Collection(#[from] CollectionError),
-    /// The folder is not what the seller said it was.
-    #[error("the seller says {} bytes in {} objects, the folder has {} in {}", .said.bytes, .said.objects, .whole.bytes, .whole.objects)]
-    Whole {
-        /// The seller's word.
-        said: Whole,
-        /// What the manifest says.
-        whole: Whole,
-    },
-    /// The seller breaks the protocol.
-    #[error("the seller breaks the protocol: {0}")]
-    Violation(#[from] BuyerViolation),
-    /// The seller's frame means nothing.
-    #[error("the seller sent a bad frame: {0}")]
-    Decode(#[from] FrameDecodeError),
-    /// A frame that has no place here.
-    #[error("the seller sent a frame out of order")]
-    Order,
-    /// The limit leaves no room for a further group.
-    #[error("the limit is reached")]
-    Limit,
-    /// No stream to the seller.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The owner stopped it.
-    #[error("interrupted")]
-    Interrupted,
-    /// Our own disk.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// Our own journal.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl BuyFailure {
-    /// Whether the same seller may do better the next time: its connection broke, or its quote has ended.
-    pub(crate) const fn is_worth_another_try(&self) -> bool {
-        matches!(self, Self::Io(_) | Self::Refused(Refusal::PriceMoved))
-    }
-
-    /// Whether the seller sent what no honest one does.
-    pub(crate) const fn is_fault(&self) -> bool {
-        use BuyFailure::{Collection, Decode, Integrity, Order, Violation, Whole};
-        matches!(self, Integrity(_) | Collection(_) | Whole { .. } | Violation(_) | Decode(_) | Order)
-    }
-}
-
-impl From<SinkError> for BuyFailure {
-    fn from(error: SinkError) -> Self {
-        match error {
-            SinkError::Verify(wrong) => wrong.into(),
-            SinkError::Range(_) => BuyerViolation::NotWanted.into(),
-            SinkError::Order => Self::Order,
-            SinkError::Write(error) => error.into(),
-        }
-    }
-}
 
 /// A seller's price for the object, and the open stream to buy over.
 pub(crate) struct Offered {
@@ -148,24 +75,26 @@ impl Offered {
     ///
     /// # Errors
     /// [`BuyFailure`] when the seller has changed its mind to our loss.
-    pub(crate) fn unchanged(self, price: Price, size: Size) -> Result<Self, BuyFailure> {
+    pub(crate) async fn unchanged(self, price: Price, size: Size) -> Result<Self, BuyFailure> {
         let asked = self.quote.quote().price;
         if asked > price {
-            return Err(BuyError::TooDear { asked, promised: price }.into());
+            return Err(self.refuse(BuyError::TooDear { asked, promised: price }).await);
         }
-        if self.size == size { Ok(self) } else { Err(BuyError::Other("size").into()) }
+        if self.size == size { Ok(self) } else { Err(self.refuse(BuyError::Other("size")).await) }
     }
 
     /// Refuses a quote for a folder that does not say what the whole is, or whose manifest is longer than any may be.
     ///
     /// # Errors
     /// [`BuyFailure`]; nothing is bought.
-    pub(crate) fn of_kind(self, kind: Kind) -> Result<Self, BuyFailure> {
+    pub(crate) async fn of_kind(self, kind: Kind) -> Result<Self, BuyFailure> {
         if kind == Kind::File {
             return Ok(self);
         }
-        Collection::check_len(self.size.bytes())?;
-        if self.quote.quote().whole.is_some() { Ok(self) } else { Err(BuyError::Other("whole").into()) }
+        if let Err(error) = Collection::check_len(self.size.bytes()) {
+            return Err(self.refuse(error).await);
+        }
+        if self.quote.quote().whole.is_some() { Ok(self) } else { Err(self.refuse(BuyError::Other("whole")).await) }
     }
 
     /// All that the seller says to sell under the root.
@@ -174,11 +103,21 @@ impl Offered {
         self.quote.quote().whole.filter(|_| kind == Kind::Collection).unwrap_or(alone)
     }
 
-    /// Ends the session without buying.
-    pub(crate) async fn decline(mut self) {
-        let close = Frame::Close { code: CloseCode::Price, receipt: None };
+    /// Ends the session without buying: another seller is better.
+    pub(crate) async fn decline(self) {
+        self.leave(CloseCode::Price).await;
+    }
+
+    /// Ends the session because of what was quoted, and hands on why.
+    async fn refuse(self, failure: impl Into<BuyFailure>) -> BuyFailure {
+        let failure = failure.into();
+        self.leave(failure.close_code()).await;
+        failure
+    }
+
+    async fn leave(mut self, code: CloseCode) {
         // It is over either way.
-        let _ = self.writer.send(FrameKind::Control, close.encode()).await;
+        let _ = self.writer.send(FrameKind::Control, Frame::Close { code, receipt: None }.encode()).await;
         self.writer.finish().await;
     }
 }
@@ -367,12 +306,7 @@ impl Trading<'_> {
         let written = self.sink.drain().await;
         self.session.handle_verified(written);
         let signed = if self.session.verified() > 0 { self.sign_last().await } else { Ok(()) };
-        let code = match &outcome {
-            Ok(()) => CloseCode::Done,
-            Err(BuyFailure::Integrity(_)) => CloseCode::BadData,
-            Err(BuyFailure::Limit) => CloseCode::Limit,
-            Err(_) => CloseCode::ShuttingDown,
-        };
+        let code = outcome.as_ref().map_or_else(BuyFailure::close_code, |()| CloseCode::Done);
         let receipt = self.receipt.take().map(|receipt| receipt.signed().clone());
         let close = Frame::Close { code, receipt };
         // A stream that broke takes no goodbye; the next exchange of counters carries the receipt.

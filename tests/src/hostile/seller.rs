@@ -10,7 +10,7 @@ use pedlar_protocol::content::{GROUP_LEN, Groups, PAIR_LEN, Size, Whole};
 use pedlar_protocol::money::Price;
 use pedlar_protocol::offer::Service;
 use pedlar_protocol::session::quote::{Quote, SignedQuote, SignedReceipt};
-use pedlar_protocol::session::{Frame, Request};
+use pedlar_protocol::session::{CloseCode, Frame, Request};
 use pedlar_protocol::wire::{FrameKind, Signed};
 use prost::Message;
 use tokio::io::AsyncWriteExt;
@@ -86,6 +86,7 @@ impl Lie {
 struct Deeds {
     lies: AtomicU64,
     signed: AtomicU64,
+    left_with: Mutex<Option<CloseCode>>,
 }
 
 /// A lying seller, until it is dropped.
@@ -141,6 +142,11 @@ impl HostileSeller {
     /// The most bytes that a buyer signed for in one session.
     pub fn signed(&self) -> u64 {
         self.deeds.signed.load(Ordering::SeqCst)
+    }
+
+    /// What a buyer gave last as its reason for going, where it gave one.
+    pub fn left_with(&self) -> Option<CloseCode> {
+        *self.deeds.left_with.lock().expect("no panic")
     }
 }
 
@@ -204,7 +210,8 @@ impl Shop {
                     self.note(buyer, want.receipt);
                     self.deliver(want.groups, stream).await?;
                 }
-                Some(Frame::Close { receipt, .. }) => {
+                Some(Frame::Close { receipt, code }) => {
+                    *self.deeds.left_with.lock().expect("no panic") = Some(code);
                     self.note(buyer, receipt);
                     return Ok(());
                 }

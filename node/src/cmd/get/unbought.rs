@@ -8,7 +8,7 @@ use crate::accounts::ExchangeError;
 use crate::blobs::{self, FinishError, WriteError};
 use crate::cmd::wallet::not_paid;
 use crate::failure::{Exit, Failure};
-use crate::purchase::{OrderError, PaymentFailure, SellerFailure, Why, asks_for_money};
+use crate::purchase::{Lacks, OrderError, PaymentFailure, SellerFailure, Why, asks_for_money};
 use crate::session::BuyFailure;
 
 /// What to do about a download that broke off.
@@ -31,7 +31,7 @@ pub(super) fn failure_of(error: OrderError) -> Failure {
         }
         OrderError::PrepayOverMax { .. } => plain(Exit::OverLimit, "prepay_over_max"),
         OrderError::Payment(failure) => payment_failure(failure),
-        OrderError::Incomplete { failures, .. } => incomplete(failures, &text),
+        OrderError::Incomplete { failures, lacks, .. } => incomplete(failures, lacks.as_ref(), &text),
         OrderError::Open(blobs::OpenError::Exists(_)) | OrderError::Finish(FinishError::Exists { .. }) => {
             Failure::usage("exists", &text).hint("name another place with -o")
         }
@@ -66,7 +66,8 @@ pub(in crate::cmd) fn payment_failure(failure: &PaymentFailure) -> Failure {
             Failure::new(Exit::Failure, "conflicted", &text).hint("the same command pays anew, with other coins")
         }
         PaymentFailure::Interrupted => Failure::new(Exit::Interrupted, "interrupted", &text),
-        PaymentFailure::NotConfirmed => Failure::new(Exit::Unconfirmed, "not_confirmed", &text),
+        PaymentFailure::NotConfirmed => Failure::new(Exit::Unconfirmed, "not_confirmed", &text)
+            .hint("nothing is lost: the same command waits for the same payment, and goes on with it"),
         PaymentFailure::Seller(ExchangeError::Refused(Refusal::PayFirst { min_topup_sat, .. })) => {
             Failure::new(Exit::Funds, "advance_too_small", &text).hint(format!("pay at least {min_topup_sat} sat"))
         }
@@ -98,7 +99,7 @@ fn unwritable(text: &str) -> Failure {
     Failure::new(Exit::Failure, "journal", text).hint("is the disk of the home full? Then the same command goes on")
 }
 
-fn incomplete(failures: &[SellerFailure], text: &str) -> Failure {
+fn incomplete(failures: &[SellerFailure], lacks: Option<&Lacks>, text: &str) -> Failure {
     let any = |test: fn(&BuyFailure) -> bool| {
         failures.iter().any(|failure| matches!(&failure.why, Why::Buying(buying) if test(buying)))
     };
@@ -110,6 +111,8 @@ fn incomplete(failures: &[SellerFailure], text: &str) -> Failure {
         Failure::new(Exit::Funds, "advance_required", text).hint("pay more in advance: --prepay AMOUNT")
     } else if any(|failure| matches!(failure, BuyFailure::Limit)) {
         Failure::new(Exit::OverLimit, "over_limit", text).hint("raise --max; what is verified stays")
+    } else if lacks.is_some_and(|lacks| lacks.here > 0) {
+        Failure::new(Exit::Partial, "partial", text).hint(GOES_ON)
     } else {
         Failure::new(Exit::Network, "sellers_failed", text).hint(GOES_ON)
     }
