@@ -8,6 +8,7 @@
 //! ends in a [`Failure`] instead.
 
 pub(crate) mod account;
+mod advice;
 pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod config;

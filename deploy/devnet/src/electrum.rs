@@ -1,7 +1,7 @@
 //! An Electrum 1.4 server over a [`Chain`], for wallets that would otherwise use a public one.
 //!
 //! Layout: this file owns the sockets, `connection` moves bytes within bounds, `rpc` is JSON-RPC, `session` is what one
-//! client subscribed to, `methods` are the answers, `merkle` the proofs.
+//! client subscribed to, `methods` are the answers, `merkle` the proofs, `tls` the certificate where there is one.
 //!
 //! **Invariant:** no input makes it panic or grow without bound: lines, batches, replies, subscriptions, connections
 //! and bytes waiting to be written all have a limit.
@@ -11,6 +11,7 @@ mod merkle;
 mod methods;
 mod rpc;
 mod session;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -20,11 +21,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
 use crate::chain::Chain;
+pub use tls::Certificate;
 
 pub use session::Session;
 
@@ -32,13 +36,23 @@ pub use session::Session;
 const MAX_CONNECTIONS: usize = 256;
 /// Pause after a failed accept (out of file descriptors, for one), so that it does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// The longest that a client may take to agree on TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A running server; it ends when this is dropped.
 pub struct ElectrumServer {
     local_addr: SocketAddr,
-    /// Whether clients are served; the task ends when the sender is gone.
-    open: watch::Sender<bool>,
+    /// How clients are met; the task ends when the sender is gone.
+    door: watch::Sender<Door>,
     task: JoinHandle<()>,
+}
+
+/// How clients are met.
+#[derive(Clone)]
+struct Door {
+    is_open: bool,
+    /// Shown to them, where they speak TLS.
+    certificate: Option<Certificate>,
 }
 
 impl ElectrumServer {
@@ -47,11 +61,23 @@ impl ElectrumServer {
     /// # Errors
     /// The address cannot be bound.
     pub async fn spawn(chain: Chain, addr: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::spawn_with(chain, addr, None).await
+    }
+
+    /// The same over TLS.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn spawn_tls(chain: Chain, addr: impl ToSocketAddrs, certificate: &Certificate) -> io::Result<Self> {
+        Self::spawn_with(chain, addr, Some(certificate.clone())).await
+    }
+
+    async fn spawn_with(chain: Chain, addr: impl ToSocketAddrs, certificate: Option<Certificate>) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let local_addr = listener.local_addr()?;
-        let (open, opened) = watch::channel(true);
-        let task = tokio::spawn(accept(listener, chain, opened));
-        Ok(Self { local_addr, open, task })
+        let (door, met) = watch::channel(Door { is_open: true, certificate });
+        let task = tokio::spawn(accept(listener, chain, met));
+        Ok(Self { local_addr, door, task })
     }
 
     /// Where it listens.
@@ -59,27 +85,33 @@ impl ElectrumServer {
         self.local_addr
     }
 
-    /// What a wallet's configuration calls it: `tcp://host:port`.
+    /// What a wallet's configuration calls it: `tcp://host:port`, or `ssl://host:port`.
     pub fn url(&self) -> String {
-        format!("tcp://{}", self.local_addr)
+        let scheme = if self.door.borrow().certificate.is_some() { "ssl" } else { "tcp" };
+        format!("{scheme}://{}", self.local_addr)
+    }
+
+    /// Drops every client, and from now on shows this certificate.
+    pub fn show(&self, certificate: &Certificate) {
+        self.door.send_modify(|door| door.certificate = Some(certificate.clone()));
     }
 
     /// Starts an outage: drops every client, and closes new connections without a word.
     ///
     /// The port stays bound, so that nobody else gets it before [`ElectrumServer::resume`].
     pub fn pause(&self) {
-        self.open.send_replace(false);
+        self.door.send_modify(|door| door.is_open = false);
     }
 
     /// Ends the outage.
     pub fn resume(&self) {
-        self.open.send_replace(true);
+        self.door.send_modify(|door| door.is_open = true);
     }
 
     /// Ends the server and waits until its port is free.
     pub async fn shutdown(self) {
-        let Self { open, task, .. } = self;
-        drop(open);
+        let Self { door, task, .. } = self;
+        drop(door);
         // It fails only if the runtime is going down, which ends the task as well.
         let _ = task.await;
     }
@@ -93,30 +125,24 @@ pub async fn serve(chain: Chain, stream: impl AsyncRead + AsyncWrite + Unpin) ->
     connection::run(chain, stream).await
 }
 
-async fn accept(listener: TcpListener, chain: Chain, mut open: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, chain: Chain, mut door: watch::Receiver<Door>) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            changed = open.changed() => {
+            changed = door.changed() => {
                 if changed.is_err() {
                     return; // Dropping the set ends the clients.
                 }
-                if !*open.borrow_and_update() {
-                    clients.shutdown().await;
-                }
+                // Whoever is here was met another way.
+                clients.shutdown().await;
             }
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if *open.borrow() && clients.len() < MAX_CONNECTIONS => {
-                    let chain = chain.clone();
+                Ok((stream, _)) if door.borrow().is_open && clients.len() < MAX_CONNECTIONS => {
+                    let (chain, certificate) = (chain.clone(), door.borrow().certificate.clone());
                     clients.spawn(async move {
-                        // Answers are small and awaited one by one: Nagle's algorithm would cost 40 ms each.
-                        let served = match stream.set_nodelay(true) {
-                            Ok(()) => serve(chain, stream).await,
-                            Err(error) => Err(error),
-                        };
-                        if let Err(error) = served {
+                        if let Err(error) = meet(chain, stream, certificate).await {
                             tracing::debug!(%error, "electrum client lost");
                         }
                     });
@@ -127,6 +153,19 @@ async fn accept(listener: TcpListener, chain: Chain, mut open: watch::Receiver<b
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             },
+        }
+    }
+}
+
+/// Serves a client that has just come, over TLS where there is a certificate.
+async fn meet(chain: Chain, stream: TcpStream, certificate: Option<Certificate>) -> io::Result<()> {
+    // Answers are small and awaited one by one: Nagle's algorithm would cost 40 ms each.
+    stream.set_nodelay(true)?;
+    match certificate {
+        None => serve(chain, stream).await,
+        Some(Certificate { acceptor, .. }) => {
+            let stream = timeout(HANDSHAKE, acceptor.accept(stream.compat())).await??;
+            serve(chain, stream.compat()).await
         }
     }
 }

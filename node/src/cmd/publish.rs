@@ -12,7 +12,7 @@ use pedlar_protocol::money::{AmountError, Price};
 use pedlar_protocol::text::{Name, NameError, escape};
 use serde::{Deserialize, Serialize};
 
-use super::up::reachable;
+use super::up::listening;
 use super::{Remote, Verb};
 use crate::api::Out;
 use crate::blobs::{PublishError, Skipped};
@@ -150,7 +150,7 @@ impl Published {
     /// What is for sale as its owner sees it, with a link that leads to this node.
     pub(super) fn of(node: &Node, shelved: &Shelved) -> Self {
         let Shelved { blob, name, price, .. } = shelved;
-        let addrs = reachable(node).iter().filter_map(|addr| addr.parse().ok()).take(MAX_ADDRS).collect();
+        let addrs = listening(node).iter().filter_map(|addr| addr.parse().ok()).take(MAX_ADDRS).collect();
         let (name_hint, size) = (Some(name.as_str().to_owned()), Some(shelved.size()));
         let link = Link { root: blob.root, kind: shelved.kind(), name: name_hint, size, addrs };
         let default = node.driver.read(|market| market.shop().price());

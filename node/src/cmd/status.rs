@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io;
 
+use pedlar_net::Direction::Inbound;
+use pedlar_net::PeerInfo;
 use pedlar_protocol::account::Direction;
 use pedlar_protocol::budget::{DAY, MONTH};
 use pedlar_protocol::ledger::LedgerAccount;
@@ -13,7 +15,8 @@ use pedlar_protocol::time::Timestamp;
 use pedlar_wallet::{ServerState, ServerStatus, WalletStatus};
 use serde::{Deserialize, Serialize};
 
-use super::up::reachable;
+use super::advice::{self, Reach, Reachable};
+use super::up::listening;
 use super::{Done, Remote, Verb};
 use crate::api::Out;
 use crate::cli::screen::Screen;
@@ -43,6 +46,10 @@ pub(crate) struct Status {
     home: String,
     started: String,
     listen: Vec<String>,
+    /// Whether others can reach it: "yes", "no", or "unknown" while they are told where it is and nobody has come.
+    reachable: Reachable,
+    /// What that rests on, and what to do about it.
+    reachable_hint: String,
     /// Height of the newest block known.
     tip: u32,
     servers: Vec<Server>,
@@ -99,6 +106,9 @@ struct Server {
     /// Why it is down, in our words.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What to do about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 /// How things stand with a server.
@@ -141,12 +151,14 @@ impl Verb for Args {
         fact("node", format!("{} on {}", status.peer_id, status.network))?;
         fact("home", status.home)?;
         status.listen.iter().try_for_each(|addr| fact("listens", addr.clone()))?;
+        fact("reachable", format!("{}: {}", status.reachable.as_str(), status.reachable_hint))?;
         fact("tip", format!("block {}", status.tip))?;
         for server in &status.servers {
             let reason = server.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let hint = server.hint.as_ref().map(|hint| format!("\n{:10}-> {hint}", "")).unwrap_or_default();
             let since = server.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
             let single = if status.single_server { " (single server)" } else { "" };
-            fact("server", format!("{} {}{since}{single}{reason}", server.url, server.state.as_str()))?;
+            fact("server", format!("{} {}{since}{single}{reason}{hint}", server.url, server.state.as_str()))?;
         }
         if status.restoring {
             fact("wallet", "is searching the chain for the coins of the restored words".to_owned())?;
@@ -174,29 +186,33 @@ impl Verb for Args {
 
 impl Remote for Args {
     async fn run(self, node: &Node, out: Out<Line>) -> Result<Done, Failure> {
-        let peers = node.net.peers().await.len();
+        let peers = node.net.peers().await;
         let wallet = node.driver.wallet().status().borrow().clone();
-        let status = node.driver.read(|market| status(node, market, &wallet, peers, now()));
+        let status = node.driver.read(|market| status(node, market, &wallet, &peers, now()));
         out.line(Line::Status(Box::new(status))).await?;
         Ok(Done {})
     }
 }
 
-fn status(node: &Node, market: &Market, wallet: &WalletStatus, peers: usize, now: Timestamp) -> Status {
+fn status(node: &Node, market: &Market, wallet: &WalletStatus, peers: &[PeerInfo], now: Timestamp) -> Status {
     let ledger = market.ledger();
     // Income is a credit, and credits are negative.
     let amount = |msat: i128| u64::try_from(msat).unwrap_or(0);
+    let inbound = peers.iter().filter(|peer| peer.direction == Inbound).count();
+    let Reach { is, found, hint } = advice::reach(&node.net.listen_addrs(), &node.config, inbound);
     Status {
         peer_id: market.me().to_string(),
         network: market.network().to_string(),
         home: node.home.home().to_string(),
         started: node.started.to_string(),
-        listen: reachable(node),
+        listen: listening(node),
+        reachable: is,
+        reachable_hint: hint.map_or_else(|| found.clone(), |hint| format!("{found}. {hint}")),
         tip: wallet.tip_height,
         single_server: wallet.servers.len() == 1,
         servers: wallet.servers.iter().map(server).collect(),
         restoring: wallet.restoring,
-        peers,
+        peers: peers.len(),
         offers: market.book().live(now).count(),
         offers_dropped: node.net.ignored_messages(),
         selling: selling(market),
@@ -230,14 +246,20 @@ fn alerts(node: &Node, wallet: &WalletStatus) -> Vec<Alert> {
 }
 
 fn server(status: &ServerStatus) -> Server {
-    let (state, reason) = match &status.state {
+    let (state, fault) = match &status.state {
         ServerState::Up => (State::Up, None),
         ServerState::Standby => (State::Standby, None),
         ServerState::Connecting => (State::Connecting, None),
-        ServerState::Down(fault) => (State::Down, Some(fault.to_string())),
+        ServerState::Down(fault) => (State::Down, Some(fault)),
     };
-    let since = status.since_ms.map(|ms| Timestamp::from_ms(ms).to_string());
-    Server { url: status.url.to_string(), state, since, tip: status.tip, reason }
+    Server {
+        url: status.url.to_string(),
+        state,
+        since: status.since_ms.map(|ms| Timestamp::from_ms(ms).to_string()),
+        tip: status.tip,
+        reason: fault.map(ToString::to_string),
+        hint: fault.map(|fault| advice::server(&status.url, fault)),
+    }
 }
 
 fn selling(market: &Market) -> Option<Selling> {

@@ -110,7 +110,7 @@ async fn run(lock: HomeLock, config: (Config, Vec<Setting>), keys: Keys, screen:
         let node = Arc::clone(&node);
         tokio::spawn(serve(listener, closing.clone(), move |request, lines| answer(request, Arc::clone(&node), lines)))
     };
-    screen.line::<Args>(Line::Ready { peer_id: node.net.peer_id().to_string(), listen: reachable(&node), home })?;
+    screen.line::<Args>(Line::Ready { peer_id: node.net.peer_id().to_string(), listen: listening(&node), home })?;
     node.run(told_to_stop).await;
     // After the node, so that verbs under way can tell how they ended.
     closing.cancel();
@@ -119,7 +119,7 @@ async fn run(lock: HomeLock, config: (Config, Vec<Setting>), keys: Keys, screen:
 }
 
 /// Where the node listens, with its id.
-pub(crate) fn reachable(node: &Node) -> Vec<String> {
+pub(crate) fn listening(node: &Node) -> Vec<String> {
     let me = node.net.peer_id();
     node.net.listen_addrs().iter().map(|addr| format!("{addr}/p2p/{me}")).collect()
 }

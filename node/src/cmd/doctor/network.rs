@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use multiaddr::Protocol;
-use pedlar_net::{Multiaddr, of_stranger};
+use pedlar_net::Multiaddr;
 use pedlar_protocol::time::{MAX_BLOCK_AHEAD, Skew, Timestamp, skew};
 use pedlar_wallet::{Network, Seen, ServerFault, ServerUrl};
 
 use super::Health;
 use super::patient::Patient;
+use crate::cmd::advice::{self, Reach, Reachable};
 use crate::config::Config;
 
 /// Whether the node listens where it was told to, or could.
@@ -42,20 +43,13 @@ pub(super) fn peers(patient: &Patient) -> Vec<Health> {
 /// Whether buyers can reach a running node that sells.
 pub(super) fn reachable(patient: &Patient) -> Vec<Health> {
     let Some((vitals, config)) = patient.running.as_ref().zip(patient.settings.as_ref()) else { return Vec::new() };
-    // All nodes of a regtest chain are near, where no address is public.
-    let known = of_stranger(vitals.listen.iter().chain(&config.external).cloned(), config.network == Network::Regtest);
+    let Reach { is, found, hint } = advice::reach(&vitals.listen, config, vitals.inbound);
     vec![if !vitals.sells {
         Health::well("nothing is sold: nobody has to reach this node")
-    } else if vitals.inbound > 0 {
-        Health::well("others have reached this node")
-    } else if let Some(addr) = known.first() {
-        Health::well(format!("others are told to come to {addr}; none is connected that did"))
+    } else if let (Reachable::No, Some(hint)) = (is, hint) {
+        Health::ill(found, hint)
     } else {
-        Health::ill(
-            "no address of this node is known that others can reach, and nobody has",
-            "give it a fixed port, forward that, and say so in config.toml: listen = [\"/ip4/0.0.0.0/tcp/4001\"] and \
-             external = [\"/ip4/YOUR-ADDRESS/tcp/4001\"]",
-        )
+        Health::well(found)
     }]
 }
 
@@ -89,24 +83,7 @@ fn judge_server((url, seen): &(ServerUrl, Result<Seen, ServerFault>)) -> Health 
         }
         Err(fault) => fault,
     };
-    let another = "is it up? Try again later, or name another one: `electrum` in config.toml";
-    let hint = match fault {
-        ServerFault::Certificate { offered, .. } => {
-            format!("ask its operator whether it is theirs; if so: pedlar wallet trust {url} {offered}")
-        }
-        ServerFault::OtherChain { .. } => "name one of this node's network: `electrum` in config.toml".to_owned(),
-        ServerFault::Tls => format!("is it tcp instead? {}", url.to_string().replace("ssl://", "tcp://")),
-        ServerFault::EmptyChain => "mine a block".to_owned(),
-        ServerFault::UnknownHost
-        | ServerFault::Unreachable(_)
-        | ServerFault::Timeout
-        | ServerFault::Closed
-        | ServerFault::Behind { .. }
-        | ServerFault::Omits
-        | ServerFault::Refused
-        | ServerFault::Misbehaved => another.to_owned(),
-    };
-    Health::ill(format!("{url}: {fault}"), hint)
+    Health::ill(format!("{url}: {fault}"), advice::server(url, fault))
 }
 
 fn judge_clock(now: Timestamp, newest: &Seen, config: &Config) -> Health {
