@@ -2,13 +2,15 @@
 //!
 //! One request and one reply a stream, so nothing here is ever half done.
 
+mod reminder;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p_identity::PeerId;
 use pedlar_net::{Multiaddr, NetHandle, OpenError, Stream};
 use pedlar_proto::v1::{self, account_reply, account_request};
-use pedlar_protocol::account::{OutPoint, Payment};
+use pedlar_protocol::account::{Direction, Payment, Tab};
 use pedlar_protocol::id::{QuoteId, TopUpId};
 use pedlar_protocol::market::{MAX_SYNCED, Market, NoTopUp, SyncError, Synced};
 use pedlar_protocol::money::Msat;
@@ -70,6 +72,15 @@ pub(crate) struct SellersView {
     pub(crate) available: Msat,
     pub(crate) min_topup_sat: u64,
     pub(crate) tip_height: u64,
+    /// It was restored from a backup, and may count less than there was.
+    restored: bool,
+}
+
+impl SellersView {
+    /// What the seller counts of what we have.
+    const fn counts(&self) -> Tab {
+        Tab { paid: self.paid, spent: self.spent, held: Msat::ZERO }
+    }
 }
 
 /// Answers one request of a peer.
@@ -88,6 +99,11 @@ pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
         _ if !driver.may_ask(peer) => Err(Refusal::Busy { retry_after: AGAIN }),
         Some(account_request::Request::Sync(sync)) => answer_sync(&driver, peer, sync).await,
         Some(account_request::Request::Topup(request)) => answer_topup(&driver, peer, &request).await,
+        Some(account_request::Request::Recall(recall)) => reminder::answer_recall(&driver, peer, &recall).await,
+        Some(account_request::Request::Reminder(page)) => match reminder::take_reminder(&driver, peer, page).await {
+            Ok(()) => answer_sync(&driver, peer, v1::Sync::default()).await,
+            Err(refusal) => Err(refusal),
+        },
         None => Err(Refusal::Malformed),
     };
     let reply = reply.unwrap_or_else(|refusal| account_reply::Reply::Refused(refusal.to_wire()));
@@ -97,22 +113,39 @@ pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
     }
 }
 
-/// Tells a seller our newest receipts, and learns how its books stand.
+/// Tells a seller our newest receipts, and learns how its books stand; where either was restored, also what it has forgotten.
 ///
 /// # Errors
-/// [`ExchangeError`]; our books are as before, but for what the seller acknowledged.
+/// [`ExchangeError`]; our books are as before, but for what the seller acknowledged, or reminded us of.
 pub(crate) async fn sync(
     driver: &Driver,
     net: &NetHandle,
     seller: PeerId,
     addrs: Vec<Multiaddr>,
 ) -> Result<SellersView, ExchangeError> {
+    if driver.read(|market| market.forgets(&seller)) {
+        reminder::recall(driver, net, seller, &addrs).await?;
+    }
+    let mut view = tell(driver, net, seller, &addrs).await?;
+    if view.restored {
+        view = reminder::remind(driver, net, seller, &addrs, view).await?;
+    }
+    driver.find_payments(&seller).await;
+    Ok(view)
+}
+
+async fn tell(
+    driver: &Driver,
+    net: &NetHandle,
+    seller: PeerId,
+    addrs: &[Multiaddr],
+) -> Result<SellersView, ExchangeError> {
     loop {
         let receipts = driver.read(|market| market.unacknowledged(&seller));
         driver.stored().await?;
         let told = receipts.iter().map(|receipt| receipt.signed().to_wire()).collect();
         let request = account_request::Request::Sync(v1::Sync { receipts: told });
-        let account_reply::Reply::Sync(reply) = exchange(net, seller, addrs.clone(), request).await? else {
+        let account_reply::Reply::Sync(reply) = exchange(net, seller, addrs.to_vec(), request).await? else {
             return Err(ExchangeError::Malformed);
         };
         let view = take_sync(driver, seller, reply).await?;
@@ -127,7 +160,16 @@ pub(crate) async fn sync(
 /// fails now is told at the next connection.
 pub(crate) async fn settle(driver: &Driver, net: &NetHandle, seller: PeerId, addrs: Vec<Multiaddr>) {
     net.set_score(seller, driver.read(|market| market.usefulness(&seller)).into()).await;
-    if driver.read(|market| market.unacknowledged(&seller).is_empty()) {
+    let told = |market: &Market| {
+        let forgot = market.forgets(&seller) && market.account(&seller, Direction::Bought).is_some();
+        market.unacknowledged(&seller).is_empty() && !forgot
+    };
+    if driver.read(told) {
+        return;
+    }
+    // What was paid before a restore is known once the chain was searched.
+    let mut wallet = driver.wallet().status();
+    if wallet.wait_for(|status| !status.restoring).await.is_err() {
         return;
     }
     if let Err(error) = sync(driver, net, seller, addrs).await {
@@ -186,19 +228,14 @@ async fn answer_sync(driver: &Driver, buyer: PeerId, sync: v1::Sync) -> Result<a
     let synced = driver.commit(|market| {
         (market.handle_sync(now(), buyer, receipts), market.terms().min_topup_sat, market.tip_height())
     });
-    let (synced, min_topup_sat, tip_height) = synced.await.map_err(|_| NOT_STORED)?;
+    let (mut synced, min_topup_sat, tip_height) = synced.await.map_err(|_| NOT_STORED)?;
+    // Nobody is to remind us while the wallet can't look for what was paid.
+    synced.restored = synced.restored.filter(|_| !driver.wallet().status().borrow().restoring);
     Ok(account_reply::Reply::Sync(wire_of(synced, min_topup_sat, tip_height)))
 }
 
 fn wire_of(synced: Synced, min_topup_sat: u64, tip_height: u64) -> v1::SyncReply {
     let acknowledged = |(quote, units): (QuoteId, u64)| v1::Acknowledged { quote_id: quote.0.to_vec().into(), units };
-    let received = |payment: Payment| v1::Received {
-        topup_id: payment.topup.0.to_vec().into(),
-        txid: payment.outpoint.txid.to_vec().into(),
-        vout: payment.outpoint.vout,
-        amount_sat: payment.amount_sat,
-        height: payment.height,
-    };
     v1::SyncReply {
         lines: synced.lines.into_iter().map(acknowledged).collect(),
         paid_msat: synced.tab.paid.msat(),
@@ -208,7 +245,8 @@ fn wire_of(synced: Synced, min_topup_sat: u64, tip_height: u64) -> v1::SyncReply
         min_topup_sat,
         tip_height,
         grant: synced.grant.map(|grant| grant.signed().to_wire()),
-        payments: synced.payments.into_iter().map(received).collect(),
+        payments: synced.payments.iter().map(Payment::to_wire).collect(),
+        restored_ms: synced.restored.map_or(0, Timestamp::ms),
     }
 }
 
@@ -240,6 +278,7 @@ impl SellersView {
             available: covered.saturating_sub(spent.saturating_add(held)),
             min_topup_sat: reply.min_topup_sat,
             tip_height: reply.tip_height,
+            restored: reply.restored_ms > 0,
         }
     }
 }
@@ -258,7 +297,7 @@ impl Told {
         let acknowledged =
             |line: &v1::Acknowledged| Some((QuoteId::try_from(line.quote_id.as_ref()).ok()?, line.units));
         let lines = reply.lines.iter().map(acknowledged).collect::<Option<Vec<_>>>();
-        let payments = reply.payments.iter().map(payment_of).collect::<Option<Vec<_>>>();
+        let payments = reply.payments.iter().map(Payment::from_wire).collect::<Option<Vec<_>>>();
         let grant = reply.grant.map(Signed::from_wire).transpose().map_err(|_| ExchangeError::Malformed)?;
         let (Some(lines), Some(payments)) = (lines, payments) else { return Err(ExchangeError::Malformed) };
         Ok(Self { lines, payments, grant })
@@ -269,19 +308,4 @@ impl Told {
     pub(crate) fn tell(self, market: &mut Market, now: Timestamp, seller: PeerId) -> Result<(), SyncError> {
         market.handle_synced(now, seller, &self.lines, self.grant, &self.payments)
     }
-}
-
-/// A payment as the seller tells it: where it stands in the chain is judged by our own height.
-fn payment_of(wire: &v1::Received) -> Option<Payment> {
-    Some(Payment {
-        outpoint: OutPoint { txid: wire.txid.as_ref().try_into().ok()?, vout: wire.vout },
-        topup: TopUpId::try_from(wire.topup_id.as_ref()).ok()?,
-        amount_sat: wire.amount_sat,
-        height: wire.height,
-        depth: 0,
-        needed: 0,
-        repaid: None,
-        fee_sat: 0,
-        ours: false,
-    })
 }

@@ -193,7 +193,27 @@ impl Driver {
         amount_sat: u64,
         max_fee_sat: u64,
     ) -> Result<wallet::Payment, wallet::PayError> {
-        self.wallet.pay(PaymentId(id.0), address, amount_sat, max_fee_sat).await
+        let terms = wallet::Terms { id: PaymentId(id.0), address, sat: amount_sat };
+        // Made before this node was restored, by a transaction of which only the chain knows.
+        let found = self.wallet.adopt(terms.clone()).await.map_err(|error| match error {
+            wallet::ReadError::Store(error) => wallet::PayError::Store(error),
+            wallet::ReadError::Closed(error) => wallet::PayError::Closed(error),
+        })?;
+        match found {
+            Some(paid) if (&paid.address, paid.sat) == (&terms.address, terms.sat) => Ok(paid),
+            Some(_) | None => self.wallet.pay(terms.id, terms.address, terms.sat, max_fee_sat).await,
+        }
+    }
+
+    /// Where this node was restored: finds the payments to this seller that its wallet made and its journal has lost.
+    pub(crate) async fn find_payments(&self, seller: &PeerId) {
+        for (id, address, sat) in self.read(|market| market.unexplained(seller)) {
+            let Ok(address) = self.network.parse_address(&address) else { continue };
+            let found = self.wallet.adopt(wallet::Terms { id: PaymentId(id.0), address, sat }).await;
+            if let Err(error) = found {
+                tracing::warn!(%seller, %error, "a payment of before the restore is not found yet");
+            }
+        }
     }
 
     /// Takes down how a payment of ours stands, where the wallet's event of it may not have come yet.

@@ -6,12 +6,14 @@
 mod journal;
 mod line;
 mod payment;
+mod reminder;
 
 use std::collections::BTreeMap;
 
 pub use journal::{Change, Entry, EntryError};
 pub use line::{Line, LineError};
 pub use payment::{OutPoint, Payment, TopUpLine};
+pub use reminder::{Reminded, Reminder, ReminderError};
 
 use crate::credit::History;
 use crate::id::{QuoteId, TopUpId};
@@ -27,6 +29,9 @@ pub const TAIL_SHARE: u64 = 1000;
 
 /// Lines kept one by one, some 300 KB: of those whose stream is gone, the oldest beyond this are folded into one total.
 pub const MAX_LINES: usize = 256;
+
+/// Payments from other wallets that a seller's word is taken for: each is a person's deed, and costs a fee.
+const MAX_FOREIGN: usize = 256;
 
 /// Which way the goods go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +97,8 @@ pub struct Folded {
     pub tail_units: u64,
     /// What those cost.
     pub tail: Msat,
+    /// The highest number of a quote among them under which anything was signed for.
+    pub newest: u64,
 }
 
 impl Folded {
@@ -103,7 +110,15 @@ impl Folded {
             spent: self.spent.saturating_add(line.spent()),
             tail_units: self.tail_units.saturating_add(line.unsigned_units()),
             tail: self.tail.saturating_add(line.held()),
+            newest: if line.signed_units() > 0 { self.newest.max(line.quote().quote().number) } else { self.newest },
         }
+    }
+
+    /// Whether a quote of this number, of which no line is kept, may be among them.
+    #[must_use]
+    pub const fn covers(&self, number: u64) -> bool {
+        // Rows of older programs don't say.
+        number <= self.newest || (self.newest == 0 && self.spent.msat() > 0)
     }
 }
 
@@ -259,6 +274,12 @@ impl Account {
     /// The payments, by outpoint.
     pub fn payments(&self) -> impl Iterator<Item = &Payment> {
         self.payments.values()
+    }
+
+    /// Whether one more payment by another wallet is believed, of those that a seller tells.
+    #[must_use]
+    pub fn takes_foreign(&self) -> bool {
+        self.payments.values().filter(|payment| !payment.ours).count() < MAX_FOREIGN
     }
 
     /// Sets how deep each payment must be; `needed` gets a payment and answers its depth (MONEY.md 4).

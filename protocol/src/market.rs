@@ -15,6 +15,7 @@ mod buying;
 mod depth;
 mod offers;
 mod payments;
+mod reminder;
 mod selling;
 mod shop;
 mod standing;
@@ -27,6 +28,7 @@ pub use advances::Paying;
 pub use audit::{Books, Finding, WalletBooks, WalletSays, audit_ledgers};
 pub use buying::{BuyError, MAX_SYNCED, SyncError};
 pub use payments::{Incoming, MAX_OPEN_TOPUPS, NoTopUp, Outgoing, TOPUP_BLOCKS, TOPUP_LIFE, TopUpStep};
+pub use reminder::Claim;
 pub use selling::Synced;
 pub use shop::{Goods, Shop};
 pub use standing::Standing;
@@ -67,6 +69,7 @@ pub struct Market {
     payees: BTreeMap<PayeeId, PeerId>,
     live: BTreeMap<QuoteId, selling::Live>,
     last_number: u64,
+    memory: reminder::Memory,
     tip_height: u64,
     spendings: Spendings,
     shop: Shop,
@@ -93,6 +96,7 @@ impl Market {
             payees: BTreeMap::new(),
             live: BTreeMap::new(),
             last_number: 0,
+            memory: reminder::Memory::default(),
             tip_height: 0,
             spendings: Spendings::default(),
             shop: Shop::default(),
@@ -107,12 +111,6 @@ impl Market {
     /// Puts back a row of the journal, in the journal's order.
     pub fn restore(&mut self, entry: &Entry) {
         self.fold(entry);
-    }
-
-    /// The rows come from a backup that was made into a node again `at` this time: no number of a quote that was given since
-    /// the backup is given again, also where the clock has been set back.
-    pub fn handle_backup(&mut self, at: Timestamp) {
-        self.last_number = self.last_number.max(at.ms());
     }
 
     /// Ends the restoration: streams that were open when the node went down are gone, and depths are judged anew.

@@ -3,10 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use pedlar_devnet::node::Home;
-use pedlar_tests::cluster::{Peer, Verb, World, agreed, number, path, text, until};
+use pedlar_proto::v1::SyncReply;
+use pedlar_protocol::content::{Groups, Root};
+use pedlar_tests::cluster::{Peer, Tab, Verb, World, agreed, number, path, text, until};
 use pedlar_tests::dice::Dice;
+use pedlar_tests::hostile::{Freeloader, Object};
 use serde_json::Value;
 
 use crate::{MIB, PRICE, world};
@@ -44,6 +48,12 @@ impl Story {
         lines
     }
 
+    /// The root of the newest film.
+    fn root(&self) -> Root {
+        let film = self.world.path(&format!("film-{}", self.films));
+        Object::new(fs::read(film).unwrap()).root
+    }
+
     async fn backs_up(&self, node: &Peer, name: &str) -> PathBuf {
         let file = self.world.path(name);
         let made = node.one(&["backup", "create", path(&file)], "backup").await;
@@ -62,6 +72,21 @@ async fn loses(node: &Peer, backup: &Path) -> Value {
     assert_eq!(text(&restored["peer_id"]), node.id);
     assert!(lines.iter().all(|line| line["type"] != "finding"), "{lines:?}");
     restored
+}
+
+/// Waits until a restored node has searched the chain.
+async fn searched(node: &Peer) {
+    let searched = async || {
+        let status = node.one(&["status"], "status").await;
+        (status["restoring"] == false).then_some(())
+    };
+    until("the chain is searched", searched).await;
+}
+
+/// How many payments a node has sent.
+async fn sent(node: &Peer) -> usize {
+    let history = node.ask(&["wallet", "history"]).await;
+    history.iter().filter(|line| line["type"] == "tx" && number(&line["sent_sat"]) > 0).count()
 }
 
 /// Restores a backup into a home with the words of another, or its own.
@@ -86,13 +111,6 @@ async fn both_homes_are_lost_and_trade_goes_on_as_if_they_were_not() {
         node.restart().await;
         *lost += 1;
     }
-    let searched = async |node: &Peer| {
-        let searched = async || {
-            let status = node.one(&["status"], "status").await;
-            (status["restoring"] == false).then_some(())
-        };
-        until("the chain is searched", searched).await;
-    };
     searched(&story.seller).await;
     searched(&story.buyer).await;
     assert_eq!((story.seller.balance().await, story.buyer.balance().await), coins);
@@ -101,7 +119,7 @@ async fn both_homes_are_lost_and_trade_goes_on_as_if_they_were_not() {
     assert!(published["refused"].is_string(), "its hash tree is gone, and that is said: {published}");
     story.buys(None).await;
     let after = agreed(&story.seller, &story.buyer).await;
-    assert_eq!(after, pedlar_tests::cluster::Tab { paid: before.paid, spent: 2 * before.spent });
+    assert_eq!(after, Tab { paid: before.paid, spent: 2 * before.spent });
     println!("faults fired: {} homes lost", story.lost);
     assert_eq!(story.lost, 2);
 }
@@ -153,4 +171,90 @@ async fn what_is_no_whole_backup_of_these_words_leaves_nothing_behind() {
     assert_eq!(text(&restored[0]["peer_id"]), buyer.id);
     println!("faults fired: {fired}");
     assert!(fired > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buyer_with_an_old_backup_learns_what_it_signed_and_pays_nothing_twice() {
+    let mut story = Story::begin().await;
+    let backup = story.backs_up(&story.buyer, "b.backup").await;
+    let old = agreed(&story.seller, &story.buyer).await;
+    story.buyer.pay(&story.seller, "2000sat").await;
+    story.buys(None).await;
+    story.buys(None).await;
+    let before = agreed(&story.seller, &story.buyer).await;
+    assert_eq!(before, Tab { paid: 3_000_000, spent: 3 * old.spent });
+    let (coins, payments) = (story.buyer.balance().await, sent(&story.buyer).await);
+
+    story.buyer.kill().await;
+    loses(&story.buyer, &backup).await;
+    story.buyer.restart().await;
+    searched(&story.buyer).await;
+    // Whoever comes back connects, and the counters are exchanged.
+    story.buyer.knows(&story.seller).await;
+    story.buyer.ask(&["account", "show", &story.seller.id]).await;
+    assert_eq!(agreed(&story.seller, &story.buyer).await, before);
+    assert_eq!((story.buyer.balance().await, sent(&story.buyer).await), (coins, payments));
+    // What its own wallet paid is known as such again, with its fee.
+    let own = async || {
+        let history = story.buyer.ask(&["wallet", "history"]).await;
+        let named = |line: &&Value| line["payments"].as_array().is_some_and(|payments| !payments.is_empty());
+        (history.iter().filter(named).count() == payments).then_some(())
+    };
+    until("each transaction has its payment again", own).await;
+
+    story.buys(None).await;
+    let after = agreed(&story.seller, &story.buyer).await;
+    assert_eq!(after, Tab { spent: 4 * old.spent, ..before });
+    assert_eq!(sent(&story.buyer).await, payments, "what was paid before pays");
+    println!("faults fired: 1 home lost, {} msat of receipts and 2000 sat of payments forgotten", 2 * old.spent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_with_an_old_backup_learns_its_books_and_is_told_nothing_twice() {
+    let mut story = Story::begin().await;
+    let backup = story.backs_up(&story.seller, "s.backup").await;
+    let old = agreed(&story.seller, &story.buyer).await;
+    story.buyer.pay(&story.seller, "2000sat").await;
+    story.buys(None).await;
+    let before = agreed(&story.seller, &story.buyer).await;
+    let root = story.root();
+    // One that the backup has never heard of, and that shows what it likes.
+    let (cheat, groups) =
+        (Freeloader::new(&story.world, &story.seller, story.seller.addrs()).await, Groups::new(0, 4).unwrap());
+    let word = cheat.top_up(&story.world, 1_000).await;
+    let papers = [cheat.buy_for(root, groups).await, cheat.buy_for(root, groups).await];
+    let owed = cheat.books().await;
+    assert!(owed.spent_msat > 0 && owed.paid_msat == 1_000_000, "{owed:?}");
+    let coins = story.seller.balance().await;
+
+    story.seller.kill().await;
+    loses(&story.seller, &backup).await;
+    story.seller.restart().await;
+    searched(&story.seller).await;
+    assert_eq!(story.seller.balance().await, coins);
+
+    let books = async || until("the cheat is answered", async || Some(cheat.books().await)).await;
+    let counts = |reply: &SyncReply| (reply.paid_msat, reply.spent_msat);
+    let forgotten = books().await;
+    assert_eq!(counts(&forgotten), (0, 0), "what nobody shows is forgotten, its money with it");
+    assert!(forgotten.restored_ms > 0);
+    let mut shown = cheat.remind(&[], slice::from_ref(&word)).await.unwrap();
+    if shown.paid_msat == 0 {
+        shown = until("the payment is found", async || Some(books().await).filter(|reply| reply.paid_msat > 0)).await;
+    }
+    assert_eq!(counts(&shown), (1_000_000, 0), "an advance is known by our own word for it");
+    let half = cheat.sign(&papers[0].0, papers[0].1.units() / 2);
+    let older = cheat.remind(&[(papers[0].0.clone(), half.clone())], &[]).await.unwrap();
+    let whole = cheat.remind(&papers, slice::from_ref(&word)).await.unwrap();
+    assert!(older.spent_msat < whole.spent_msat);
+    assert_eq!(counts(&whole), counts(&owed), "both sides have what they had");
+    for lines in [&papers[..], &papers[..1], &[(papers[0].0.clone(), half)]] {
+        let again = cheat.remind(lines, slice::from_ref(&word)).await.unwrap();
+        assert_eq!(counts(&again), counts(&owed), "what was shown before is worth nothing again");
+    }
+
+    // The honest buyer does the same by itself at its next purchase, which its old balance pays for.
+    story.buys(None).await;
+    assert_eq!(agreed(&story.seller, &story.buyer).await, Tab { paid: before.paid, spent: 3 * old.spent });
+    println!("faults fired: 1 home lost, {} msat forgotten of two buyers", before.spent - old.spent + owed.spent_msat);
 }

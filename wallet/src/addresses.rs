@@ -87,28 +87,33 @@ impl State {
         address: &Address,
         height: u32,
     ) -> Result<bool, StoreError> {
+        let claimable = self.claimable(payee, address, height)?;
+        if let Claimable::Free(index) = claimable {
+            let sql = "INSERT INTO pedlar_addresses (payee, address_index, expires_ms) VALUES (?1, ?2, 0)";
+            self.commit(|tx| tx.execute(sql, params![payee.0, index]))?;
+        }
+        Ok(claimable != Claimable::Never)
+    }
+
+    /// How an address stands to a payee who has a word for it; see [`State::claim_address`].
+    pub(crate) fn claimable(&self, payee: PayeeRef, address: &Address, height: u32) -> Result<Claimable, StoreError> {
         let known = self.wallet.spk_index().index_of_spk(address.script_pubkey());
         let Some(&(KeychainKind::External, index)) = known else {
-            return Ok(false);
+            return Ok(Claimable::Never);
         };
         let holder = "SELECT payee FROM pedlar_addresses WHERE address_index = ?1";
         let holder = self.db.query_row(holder, [index], |row| row.get(0).map(PayeeRef)).optional()?;
         if self.is_restoring()? || holder.is_some() || self.owners_index()? == Some(index) {
-            return Ok(holder == Some(payee));
+            return Ok(if holder == Some(payee) { Claimable::Held } else { Claimable::Never });
         }
         let mut paid = self.wallet.list_output().filter(|coin| {
             let early = coin.chain_position.confirmation_height_upper_bound().is_some_and(|block| block <= height);
             (coin.keychain, coin.derivation_index) == (KeychainKind::External, index) && early
         });
         if paid.next().is_none() || self.index_of(payee)?.is_some() {
-            return Ok(false);
+            return Ok(Claimable::Never);
         }
-        drop(paid);
-        self.commit(|tx| {
-            let sql = "INSERT INTO pedlar_addresses (payee, address_index, expires_ms) VALUES (?1, ?2, 0)";
-            tx.execute(sql, params![payee.0, index])
-        })?;
-        Ok(true)
+        Ok(Claimable::Free(index))
     }
 
     /// An address for the owner: the same until it is paid, then a new one.
@@ -169,6 +174,17 @@ impl State {
     fn is_paid(&self, index: u32) -> bool {
         self.wallet.spk_index().is_used(KeychainKind::External, index)
     }
+}
+
+/// How an address stands to a payee who has a word for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claimable {
+    /// It is the payee's.
+    Held,
+    /// It was paid in time, and is nobody's: its index.
+    Free(u32),
+    /// It is another's, was not paid in time, or is none of ours.
+    Never,
 }
 
 /// Why a payee got no address.

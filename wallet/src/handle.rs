@@ -68,6 +68,15 @@ impl WalletHandle {
         self.ask(move |core| core.address_for(payee, expires_ms)).await?
     }
 
+    /// Whether [`WalletHandle::claim_address`] would make the address this payee's, or it is.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be read.
+    pub async fn can_claim(&self, payee: PayeeRef, address: Address, height: u32) -> Result<bool, ReadError> {
+        Ok(self.ask(move |core| core.can_claim(payee, &address, height)).await??)
+    }
+
     /// Gives an address back to the payee to whom it was given before this wallet was restored, where a block up to
     /// `height` holds a payment to it and it is nobody's; whether it is that payee's now. Its payments are told then.
     ///

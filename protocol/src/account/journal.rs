@@ -122,6 +122,7 @@ impl Entry {
                 spent_msat: total.spent.msat(),
                 tail_units: total.tail_units,
                 tail_msat: total.tail.msat(),
+                newest_number: total.newest,
             }),
             Change::TopUp { line, .. } => entry::Change::Topup(v1::TopUpLine {
                 id: line.id.0.to_vec().into(),
@@ -236,6 +237,7 @@ fn decode_folded(wire: &v1::Folded) -> Folded {
         spent: Msat::new(wire.spent_msat),
         tail_units: wire.tail_units,
         tail: Msat::new(wire.tail_msat),
+        newest: wire.newest_number,
     }
 }
 

@@ -42,6 +42,12 @@ impl Line {
         Self { direction, quote, receipt: None, admitted: 0, ended: false, interrupted: false, opened }
     }
 
+    /// A line that this node has lost, before anything of it is known again: its stream is gone.
+    #[must_use]
+    pub fn forgotten(direction: Direction, quote: SignedQuote, opened: Timestamp) -> Self {
+        Self { ended: true, ..Self::new(direction, quote, opened) }
+    }
+
     /// A line as it stood in the journal.
     #[must_use]
     pub fn restored(self, receipt: Option<SignedReceipt>, admitted: u64, ended: bool, interrupted: bool) -> Self {
@@ -145,6 +151,20 @@ impl Line {
             self.receipt = Some(receipt);
         }
         Ok(self.signed_units())
+    }
+
+    /// Takes a receipt that counted before this node lost its newest rows: what it signs for was sent, and is acknowledged.
+    /// Sold: how much was admitted in all is not known any more, as after a crash.
+    pub fn recall(&mut self, receipt: SignedReceipt) {
+        if receipt.quote_id() != self.id() {
+            return;
+        }
+        let signed = receipt.units();
+        if signed > self.signed_units() {
+            self.interrupted |= self.direction == Direction::Sold;
+            self.receipt = Some(receipt);
+        }
+        self.admitted = self.admitted.max(signed);
     }
 
     /// Sold: admits `units` more.

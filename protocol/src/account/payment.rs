@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Formatter, Result as FmtResult};
 
+use pedlar_proto::v1;
+
 use crate::id::{PayeeId, TopUpId};
 use crate::money::{Msat, Price};
 use crate::offer::Service;
@@ -50,6 +52,34 @@ pub struct Payment {
 }
 
 impl Payment {
+    /// A payment as a seller tells it: where it stands in the chain is judged by our own height.
+    #[must_use]
+    pub fn from_wire(wire: &v1::Received) -> Option<Self> {
+        Some(Self {
+            outpoint: OutPoint { txid: wire.txid.as_ref().try_into().ok()?, vout: wire.vout },
+            topup: TopUpId::try_from(wire.topup_id.as_ref()).ok()?,
+            amount_sat: wire.amount_sat,
+            height: wire.height,
+            depth: 0,
+            needed: 0,
+            repaid: None,
+            fee_sat: 0,
+            ours: false,
+        })
+    }
+
+    /// The payment as it is told to a buyer.
+    #[must_use]
+    pub fn to_wire(&self) -> v1::Received {
+        v1::Received {
+            topup_id: self.topup.0.to_vec().into(),
+            txid: self.outpoint.txid.to_vec().into(),
+            vout: self.outpoint.vout,
+            amount_sat: self.amount_sat,
+            height: self.height,
+        }
+    }
+
     /// Its amount, saturating: no output holds more than 21 million bitcoin.
     #[must_use]
     pub fn amount(&self) -> Msat {

@@ -151,7 +151,7 @@ fn free_lines_fold_at_once_and_settled_ones_before_tails() {
     assert_eq!(account.lines().count(), MAX_LINES);
     assert_eq!(
         account.folded(),
-        Folded { quotes: 11, units: 94, spent: Msat::new(94), tail_units: 5, tail: Msat::new(5) }
+        Folded { quotes: 11, units: 94, spent: Msat::new(94), tail_units: 5, tail: Msat::new(5), newest: many + 9 }
     );
 }
 
@@ -173,7 +173,7 @@ fn changes() -> Vec<(Direction, Change)> {
     let given = TopUpLine { topup, closed: true, payee: Some(PayeeId([4; 32])), ..asked.clone() };
     let mut interrupted = sold(2, 900, 300, None);
     interrupted.interrupt();
-    let total = Folded { quotes: 1, units: 2, spent: Msat::new(3), tail_units: 4, tail: Msat::new(5) };
+    let total = Folded { quotes: 1, units: 2, spent: Msat::new(3), tail_units: 4, tail: Msat::new(5), newest: 6 };
     let grant = Some((SignedGrant::sign(&peer_id(&key(2)), Msat::new(9), &key(1)), NOW));
     let history =
         History { counted: Msat::new(1), decayed: Msat::new(2), decayed_at: NOW, grant, failed: Msat::new(1) };

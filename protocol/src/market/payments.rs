@@ -24,9 +24,6 @@ pub const TOPUP_LIFE: Duration = Duration::from_secs(7 * 86_400);
 /// Blocks for which an address is watched: two weeks of them, twice [`TOPUP_LIFE`].
 pub const TOPUP_BLOCKS: u64 = 2016;
 
-/// Payments from other wallets that a seller's word is taken for: each is a person's deed, and costs a fee.
-const MAX_FOREIGN: usize = 256;
-
 /// When a stranger is told to come back while too many others hold an address.
 const CROWDED: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(3600) };
 
@@ -299,7 +296,7 @@ impl Market {
             let known = account.payments().find(|known| known.outpoint == payment.outpoint);
             let foreign = match known {
                 Some(known) => !known.ours,
-                None => account.payments().filter(|known| !known.ours).count() < MAX_FOREIGN,
+                None => account.takes_foreign(),
             };
             let foreign = foreign && advances::told_by_others(account, payment) <= advances::MAX_SAT;
             if let Some(line) = line.filter(|_| foreign) {
@@ -360,7 +357,7 @@ fn older_topups(account: &Account, newest: &TopUpId) -> Vec<TopUpLine> {
 }
 
 /// What the wallet knows of a buyer: nothing that tells who it is.
-fn payee_of(buyer: &PeerId, id: &TopUpId) -> PayeeId {
+pub(super) fn payee_of(buyer: &PeerId, id: &TopUpId) -> PayeeId {
     let mut name = blake3::Hasher::new_derive_key("pedlar payee v1");
     name.update(&buyer.to_bytes()).update(&id.0);
     PayeeId(*name.finalize().as_bytes())

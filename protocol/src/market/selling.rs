@@ -64,6 +64,8 @@ pub struct Synced {
     pub grant: Option<SignedGrant>,
     /// What the buyer paid, the newest first.
     pub payments: Vec<Payment>,
+    /// When we were restored from a backup, if we were: the buyer then reminds us.
+    pub restored: Option<Timestamp>,
 }
 
 impl Market {
@@ -177,6 +179,7 @@ impl Market {
             allowance: footing.allowance,
             grant: account.and_then(|account| account.history().grant.clone()).map(|(grant, _)| grant),
             payments,
+            restored: self.restored(),
         }
     }
 

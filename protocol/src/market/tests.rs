@@ -2,6 +2,7 @@
 
 mod advances;
 mod audit;
+mod backup;
 mod chain;
 mod folders;
 mod hostile;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use pedlar_net::{Multiaddr, PeerId, Stream};
 use pedlar_proto::v1::{self, account_reply, account_request};
+use pedlar_protocol::account::Reminder;
 use pedlar_protocol::content::{Groups, Root, Size, Verifier};
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
@@ -50,8 +51,8 @@ impl Freeloader {
         self.stranger.id()
     }
 
-    /// Pays the seller from the chain's own purse, and waits until the seller says that it counts.
-    pub async fn top_up(&self, world: &World, sat: u64) {
+    /// Pays the seller from the chain's own purse, and waits until the seller says that it counts; the seller's word.
+    pub async fn top_up(&self, world: &World, sat: u64) -> SignedTopUp {
         let before = self.books().await.paid_msat;
         let mut id = vec![0; 32];
         getrandom::fill(&mut id).expect("randomness");
@@ -62,6 +63,21 @@ impl Freeloader {
         world.pay(&topup.topup().address, sat);
         let counted = async || (self.books().await.paid_msat == before + sat * 1_000).then_some(());
         until("the seller counts the advance", counted).await;
+        topup
+    }
+
+    /// Reminds the seller of these papers; how its books stand then, or why it does not take them.
+    pub async fn remind(
+        &self,
+        lines: &[(SignedQuote, SignedReceipt)],
+        topups: &[SignedTopUp],
+    ) -> Result<v1::SyncReply, Refusal> {
+        let page = Reminder { lines: lines.to_vec(), topups: topups.to_vec(), ..Reminder::default() };
+        match self.exchange(account_request::Request::Reminder(page.to_wire())).await {
+            account_reply::Reply::Sync(reply) => Ok(reply),
+            account_reply::Reply::Refused(refused) => Err(Refusal::from_wire(&refused)),
+            other => panic!("no books: {other:?}"),
+        }
     }
 
     /// How the seller's books stand.
@@ -98,15 +114,25 @@ impl Freeloader {
 
     /// Opens a session, takes one range, and says a proper goodbye with a receipt for all of it.
     pub async fn buy(&self, root: Root, groups: Groups) -> u64 {
+        self.buy_for(root, groups).await.1.units()
+    }
+
+    /// The same, and keeps the papers.
+    pub async fn buy_for(&self, root: Root, groups: Groups) -> (SignedQuote, SignedReceipt) {
         let (mut stream, quote) = self.open(root).await;
         let size = Size::new(quote.quote().size).expect("a size");
         say(&mut stream, &Frame::Want(Want { groups, receipt: None })).await.expect("the seller listens");
         let bytes = take(&mut stream, root, size).await.expect("what was paid for comes");
-        let receipt = SignedReceipt::sign(quote.id(), bytes, &self.stranger.key).signed().clone();
-        let close = Frame::Close { code: CloseCode::Done, receipt: Some(receipt) };
+        let receipt = self.sign(&quote, bytes);
+        let close = Frame::Close { code: CloseCode::Done, receipt: Some(receipt.signed().clone()) };
         say(&mut stream, &close).await.expect("the seller listens");
         super::until_closed(&mut stream).await;
-        bytes
+        (quote, receipt)
+    }
+
+    /// A receipt for so many bytes.
+    pub fn sign(&self, quote: &SignedQuote, bytes: u64) -> SignedReceipt {
+        SignedReceipt::sign(quote.id(), bytes, &self.stranger.key)
     }
 
     /// Buys a whole object as an honest buyer does: two Wants on their way, each with a receipt for all before it.

@@ -8,7 +8,7 @@ use bitcoin::{Address, BlockHash, FeeRate, Txid};
 
 use super::schedule::Schedule;
 use super::{LONGEST_NAP, now_ms};
-use crate::addresses::{AddressError, PayeeRef};
+use crate::addresses::{AddressError, Claimable, PayeeRef};
 use crate::chain::{AbsorbError, HistoryEntry};
 use crate::electrum::line::{Line, Outcome};
 use crate::electrum::{Fingerprint, ServerFault, ServerUrl};
@@ -74,6 +74,10 @@ impl Core {
             self.schedule.look_now();
         }
         Ok(claimed)
+    }
+
+    pub(crate) fn can_claim(&mut self, payee: PayeeRef, address: &Address, height: u32) -> Result<bool, StoreError> {
+        Ok(self.state.claimable(payee, address, height)? != Claimable::Never)
     }
 
     pub(crate) fn adopt(&mut self, terms: &Terms) -> Result<Option<Payment>, StoreError> {

@@ -10,11 +10,11 @@ use super::world::{DEAR, World};
 use crate::credit::Rules;
 use crate::money::{Msat, Price};
 
-const BUYERS: u8 = 3;
+pub(super) const BUYERS: u8 = 3;
 
 /// What happens next; numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
-enum Op {
+pub(super) enum Op {
     Open {
         buyer: usize,
     },
@@ -57,7 +57,7 @@ enum Op {
     },
 }
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let (any, buyer) = (any::<usize>, 0..usize::from(BUYERS));
     let op = prop_oneof![
         3 => buyer.clone().prop_map(|buyer| Op::Open { buyer }),
@@ -78,7 +78,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 impl World {
-    fn run(&mut self, op: &Op, fired: &mut Fired) {
+    pub(super) fn run(&mut self, op: &Op, fired: &mut Fired) {
         let stream_of = |which: usize| which.checked_rem(self.streams.len());
         match *op {
             Op::Open { buyer } => drop(self.open(buyer)),
@@ -193,7 +193,7 @@ impl World {
 }
 
 /// Prices from a thousandth of what is usual to very dear, pools from nothing to wide, with and without gifts.
-fn markets() -> impl Strategy<Value = (Price, Rules)> {
+pub(super) fn markets() -> impl Strategy<Value = (Price, Rules)> {
     let price = prop_oneof![Just(10), Just(10_000), Just(7_777_777), Just(DEAR.msat_per_gib()), Just(1 << 33)];
     (price, 0..2_000_000_u64, 0..2_000_u64).prop_map(|(price, stake, grant)| {
         let rules = Rules { stake: Msat::new(stake), grant: Msat::new(grant), ..Rules::default() };

@@ -35,7 +35,7 @@ pub(super) fn key(n: u8) -> Keypair {
 /// A market, and the rows that survive it.
 pub(super) struct Node {
     key: Keypair,
-    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) rows: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) market: Market,
 }
 
@@ -62,7 +62,7 @@ impl Node {
     }
 
     /// Loses what is not stored, and starts again from the rows, in another order than they were written in.
-    fn crash(&mut self, now: Timestamp) {
+    pub(super) fn crash(&mut self, now: Timestamp) {
         let (network, terms, tip) =
             (self.market.network().clone(), self.market.terms().clone(), self.market.tip_height());
         let goods: Vec<_> = self.market.shop().goods().map(|(root, goods)| (*root, goods.clone())).collect();
