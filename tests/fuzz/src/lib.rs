@@ -4,6 +4,7 @@
 //! Run them with `.ci/fuzz SECONDS [TARGET…]`. A new target is a function here, four lines in `bin/` and an entry in
 //! `Cargo.toml`.
 
+mod backup;
 mod book;
 mod electrum;
 mod files;
@@ -15,6 +16,7 @@ mod signer;
 mod sync;
 mod typed;
 
+pub use backup::{backup, reminder};
 pub use book::book;
 pub use electrum::electrum;
 pub use files::{config, download, peers, seed};

@@ -55,7 +55,7 @@ pub fn entry(data: &[u8]) {
     }
 }
 
-fn good_quote() -> SignedQuote {
+pub(crate) fn good_quote() -> SignedQuote {
     let quote = Quote {
         network: network(),
         buyer: peer_id(key(1)),
@@ -73,7 +73,7 @@ fn good_quote() -> SignedQuote {
     SignedQuote::sign(quote, key(0))
 }
 
-fn good_topup() -> TopUp {
+pub(crate) fn good_topup() -> TopUp {
     TopUp {
         id: TopUpId([7; 32]),
         network: network(),

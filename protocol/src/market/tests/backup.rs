@@ -7,9 +7,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::trade::{BUYERS, Fired, markets, ops};
-use super::world::{World, key};
+use super::world::{DEAR, World, key};
 use crate::account::{Account, Direction, Reminded, Reminder};
+use crate::credit::Rules;
 use crate::market::{Claim, Market};
+use crate::money::Msat;
+use crate::session::quote::SignedReceipt;
 use crate::settlement::FINAL_DEPTH;
 use crate::wire::peer_id;
 
@@ -216,4 +219,85 @@ fn a_seller_that_was_restored_learns_its_books_from_its_buyers() {
 fn a_buyer_that_was_restored_learns_its_books_from_its_sellers() {
     let Lost { lines, payments, receipts } = run(false);
     assert!(lines > 0 && payments > 0 && receipts > 0);
+}
+
+/// A seller that forgot what followed these rows, after a buyer has spent what it had paid.
+fn forgetful_seller() -> World {
+    let rules = Rules { stake: Msat::new(100_000), ..Rules::default() };
+    let mut world = World::new(2, DEAR, rules);
+    world.pay_finally(0, 1_000);
+    let rows = world.seller.rows.clone();
+    world.pay_finally(0, 2_000);
+    let stream = world.open(0).unwrap();
+    let mut fired = Fired::default();
+    while world.want_checked(stream, &mut fired) {
+        world.serve(stream, u64::MAX >> 20);
+        if world.sold(0).tab().room(Msat::ZERO) < Msat::new(300_000) {
+            break;
+        }
+    }
+    world.end_all();
+    world.sync(0);
+    assert!(world.sold(0).spent() > Msat::new(2_000_000), "{:?}", world.sold(0).tab());
+    world.seller_is_lost(&rows);
+    world
+}
+
+#[test]
+fn who_keeps_papers_back_gains_no_more_than_they_would_have_cost() {
+    let mut world = forgetful_seller();
+    let (paid, spent) = (world.bought(0).paid(), world.bought(0).spent());
+    // What the chain does not show of it, it does not have; what it hides, it has not spent.
+    let hidden = world.sold(0);
+    assert_eq!((hidden.paid(), hidden.spent()), (Msat::from_sat(1_000).unwrap(), Msat::ZERO));
+    assert!(hidden.tab().room(world.allowance(0)) <= spent);
+    world.remind_seller(0);
+    assert_eq!((world.sold(0).paid(), world.sold(0).spent()), (paid, spent));
+    world.replay_everything(0);
+    world.audit();
+    println!("faults fired: 1 seller forgot {spent}");
+}
+
+#[test]
+fn nobody_takes_what_strangers_may_have_by_signing_for_more() {
+    let mut world = forgetful_seller();
+    let (cheat, seller) = (world.buyers[1].id(), world.seller.id());
+    let mut signed = 0;
+    for _ in 0..20 {
+        let stream = world.open(1).unwrap();
+        let quote = world.streams[stream].quote.clone();
+        world.end(stream, 0, false);
+        // A thousand times what was ever sent: it would owe that, and never pay.
+        let receipt = SignedReceipt::sign(quote.id(), quote.quote().size, &key(3));
+        let page = Reminder { lines: vec![(quote, receipt)], ..Reminder::default() };
+        drop(world.seller.market.handle_buyers_reminder(world.now, cheat, &carried(&page, 1)));
+        world.seller.store();
+        signed += 1;
+    }
+    assert_eq!(world.sold(1).spent(), Msat::ZERO);
+    assert!(world.seller.market.pool(world.now).covers(Msat::new(1), &world.seller.market.terms().credit));
+    // What others signed is none of a buyer's, whoever shows it.
+    let page = world.buyers[0].market.reminder(&seller, Direction::Bought, Reminded::default());
+    assert!(Reminder::from_wire(page.to_wire(), &cheat, &seller).is_err());
+    world.audit();
+    println!("faults fired: {signed} debts that nobody would pay");
+}
+
+#[test]
+fn who_was_never_restored_is_reminded_of_nothing() {
+    let mut world = World::new(1, DEAR, Rules::default());
+    world.pay_finally(0, 1_000);
+    let stream = world.open(0).unwrap();
+    let quote = world.streams[stream].quote.clone();
+    world.end(stream, 0, false);
+    let receipt = SignedReceipt::sign(quote.id(), 1, &key(2));
+    let page = Reminder { lines: vec![(quote, receipt)], ..Reminder::default() };
+    let (buyer, seller) = (world.buyers[0].id(), world.seller.id());
+    assert_eq!(world.seller.market.handle_buyers_reminder(world.now, buyer, &page), []);
+    let taken = world.buyers[0].market.handle_reminder(world.now, seller, Reminded::default(), &page);
+    assert_eq!(taken, Ok(None));
+    assert_eq!((world.seller.market.poll_entries().1, world.buyers[0].market.poll_entries().1), (vec![], vec![]));
+    // And pages that do not go on are none.
+    let reached = page.reaches(Reminded::default()).unwrap();
+    assert!(page.reaches(reached).is_err());
 }
