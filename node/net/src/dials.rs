@@ -148,7 +148,8 @@ impl Seeds {
         Self { turn: seeds.into_iter().take(MAX_SEEDS).collect(), next: now }
     }
 
-    /// The seeds to dial now, while there are few `peers`.
+    /// The seeds to dial now, while there are few `peers`: each once, at all of its addresses that have their turn. One
+    /// that is remembered may be out of date, and must not take the place of one that is not.
     #[must_use]
     pub(crate) fn poll_due(&mut self, peers: usize, now: Instant) -> Vec<DialOpts> {
         if peers >= FEW_PEERS || now < self.next {
@@ -158,9 +159,15 @@ impl Seeds {
         let round = self.turn.len().min(SEEDS_PER_ROUND);
         self.turn.rotate_left(round);
         let mut dialled: Vec<_> = self.turn.iter().rev().take(round).collect();
-        // The first one to a peer is the one that is dialled.
         dialled.sort_by_key(|(_, addr)| !is_tcp(addr));
-        dialled.into_iter().map(|(peer, addr)| seed_opts(*peer, addr.clone())).collect()
+        let mut targets: Vec<(PeerId, Vec<Multiaddr>)> = Vec::new();
+        for (peer, addr) in dialled {
+            match targets.iter_mut().find(|(known, _)| known == peer) {
+                Some((_, addrs)) => addrs.push(addr.clone()),
+                None => targets.push((*peer, vec![addr.clone()])),
+            }
+        }
+        targets.into_iter().map(|(peer, addrs)| seed_opts(peer, addrs)).collect()
     }
 }
 
@@ -169,8 +176,9 @@ fn dial_opts(peer: PeerId, mut addrs: Vec<Multiaddr>) -> DialOpts {
     DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).addresses(addrs).build()
 }
 
-fn seed_opts(peer: PeerId, addr: Multiaddr) -> DialOpts {
-    DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(vec![addr]).build()
+fn seed_opts(peer: PeerId, mut addrs: Vec<Multiaddr>) -> DialOpts {
+    prefer_tcp_near(&mut addrs);
+    DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(addrs).build()
 }
 
 /// The failure in one line, for people.
@@ -253,6 +261,17 @@ mod tests {
         assert_eq!(answers.pop().unwrap().try_recv(), Ok(Err(OpenError::TooMany)));
         dials.handle_connected(&peer);
         assert!(answers.iter_mut().all(|answer| answer.try_recv() == Ok(Ok(()))));
+    }
+
+    #[test]
+    fn a_seed_is_dialled_at_each_of_its_addresses_at_once() {
+        let (now, peer, other) = (Instant::now(), PeerId::random(), PeerId::random());
+        let seeds = [(peer, addr(1)), (other, addr(2)), (peer, addr(3))];
+        let due = Seeds::new(seeds, now).poll_due(0, now);
+        let addrs = |peer| due.iter().find(|opts| opts.get_peer_id() == Some(peer)).map(|opts| format!("{opts:?}"));
+        assert_eq!(due.len(), 2, "{due:?}");
+        let told = addrs(peer).unwrap();
+        assert!([addr(1), addr(3)].iter().all(|addr| told.contains(&format!("{addr:?}"))), "{told}");
     }
 
     #[test]
