@@ -5,6 +5,7 @@ use std::fs;
 use pedlar_node::backup::unpack;
 use pedlar_proto::v1;
 use pedlar_protocol::account::Reminder;
+use pedlar_protocol::budget::Budget;
 use pedlar_protocol::credit::Rules;
 use pedlar_protocol::market::{Books, Market, Terms, audit_ledgers};
 use pedlar_protocol::session::quote::SignedReceipt;
@@ -56,7 +57,8 @@ pub fn reminder(data: &[u8]) {
         assert!(read.is_ok() || !data.is_empty(), "the good one is good");
         let Ok(reminder) = read else { continue };
         assert_eq!(Reminder::from_wire(reminder.to_wire(), &buyer, &seller).as_ref(), Ok(&reminder));
-        let terms = Terms { credit: Rules::default(), min_topup_sat: 1, max_window: 1 << 20 };
+        let terms =
+            Terms { credit: Rules::default(), min_topup_sat: 1, max_window: 1 << 20, budget: Budget::default() };
         let mut market = Market::new(key(0).clone(), network(), terms, Timestamp::EPOCH);
         market.handle_backup(Timestamp::EPOCH);
         drop(market.handle_buyers_reminder(Timestamp::EPOCH, buyer, &reminder));

@@ -187,6 +187,9 @@ impl Till {
                 self.deeds.given.fetch_add(1, Ordering::SeqCst);
                 account_reply::Reply::Topup(signed.signed().to_wire())
             }
+            account_request::Request::Recall(_) | account_request::Request::Reminder(_) => {
+                return stream.shutdown().await;
+            }
             account_request::Request::Sync(_) => {
                 self.deeds.denied.fetch_add(1, Ordering::SeqCst);
                 account_reply::Reply::Sync(v1::SyncReply {

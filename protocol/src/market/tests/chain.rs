@@ -252,7 +252,15 @@ fn a_word_under_which_was_paid_stands() {
     worded(&mut world, |topup| topup.address = "bcrt1q1".into()).expect("nothing was paid under the first word");
     assert_eq!(worded(&mut world, |_| ()), Ok(good.clone()));
     let outpoint = OutPoint { txid: [6; 32], vout: 0 };
-    let fact = Outgoing { id: good.topup().id, outpoint, amount_sat: 1_000, fee_sat: 1, height: 0, depth: 0 };
+    let fact = Outgoing {
+        id: good.topup().id,
+        outpoint,
+        amount_sat: 1_000,
+        fee_sat: 1,
+        height: 0,
+        depth: 0,
+        conflicted: false,
+    };
     world.buyers[0].market.handle_outgoing(world.now, fact);
     assert_eq!(worded(&mut world, |topup| topup.address = "bcrt1q1".into()), Err(NoTopUp::Other("word")));
     assert_eq!(worded(&mut world, |_| ()), Ok(good));
