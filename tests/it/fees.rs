@@ -55,13 +55,13 @@ async fn a_fee_spike_of_a_hundred_times_lifts_no_fee_above_the_ceiling() {
     let spiked = async || (payer.estimate_fee(50_000).await.unwrap() > 10 * calm.fee_sat.unwrap()).then_some(());
     until("the wallet knows the new fee", spiked).await;
     assert!(server.told() > 0);
-    let too_dear = payer.pay(PaymentId([2; 32]), somebody(), 50_000, 1_000).await.unwrap_err();
-    assert!(matches!(too_dear, PayError::FeeAboveLimit { max_fee_sat: 1_000, .. }), "{too_dear}");
-    let dear = payer.pay(PaymentId([2; 32]), somebody(), 50_000, 100_000).await.unwrap();
-    // The stuck one is made as dear as the ceiling allows, and no dearer.
+    // The stuck one, before its change is spent, is made as dear as the ceiling allows and no dearer.
     let above = payer.bump(calm.txid.unwrap(), Some(CEILING + 1), 100_000).await.unwrap_err();
     assert!(matches!(above, BumpError::AboveCeiling { ceiling_sat_vb: CEILING, .. }), "{above}");
     let bumped = payer.bump(calm.txid.unwrap(), Some(CEILING), 100_000).await.unwrap();
+    let too_dear = payer.pay(PaymentId([2; 32]), somebody(), 50_000, 1_000).await.unwrap_err();
+    assert!(matches!(too_dear, PayError::FeeAboveLimit { max_fee_sat: 1_000, .. }), "{too_dear}");
+    let dear = payer.pay(PaymentId([2; 32]), somebody(), 50_000, 100_000).await.unwrap();
     let sent = BTreeSet::from([dear.txid.unwrap(), bumped.txid.unwrap()]);
     until("both are sent", async || (BTreeSet::from_iter(wallets.chain.mempool()) == sent).then_some(())).await;
     for txid in sent {
