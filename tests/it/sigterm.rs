@@ -9,7 +9,7 @@ use pedlar_tests::journal::Journal;
 use crate::{MIB, PRICE, SMALL_WINDOWS, world};
 
 const BUYERS: usize = 10;
-const SIZE: u64 = 16 * MIB;
+const SIZE: u64 = 64 * MIB;
 
 /// What a node may take to end, ten times over: machines that test are busy.
 const LONGEST_S: u64 = 100;

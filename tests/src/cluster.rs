@@ -303,6 +303,16 @@ impl Peer {
         until("the offer is known", known).await;
     }
 
+    /// Whether `audit_ledgers` finds nothing in this node's journal and wallet, as its owner would have it looked at.
+    async fn audits_well(&self) -> bool {
+        let mut doctor = self.begin(&["doctor"]);
+        let check = doctor.find(|line| line["name"] == "ledger").await.expect("a look at the ledger");
+        if check["ok"] != true {
+            println!("{} has {check}", self.home.name);
+        }
+        check["ok"] == true
+    }
+
     /// What this node has under its account with another, `sold` or `bought`; zeros where there is no account.
     pub async fn tab(&self, other: &str, direction: &str) -> Tab {
         let accounts = self.ask(&["account", "list"]).await;
@@ -378,7 +388,8 @@ impl Tab {
     }
 }
 
-/// Waits until the books of a seller and its buyer agree to the msat; what they say.
+/// Waits until the books of a seller and its buyer agree to the msat, and `audit_ledgers` finds nothing in either's
+/// journal and wallet; what they say.
 pub async fn agreed(seller: &Peer, buyer: &Peer) -> Tab {
     let mut last = None;
     let agree = async || {
@@ -391,7 +402,11 @@ pub async fn agreed(seller: &Peer, buyer: &Peer) -> Tab {
         let view = |tab: Tab| View { tab: tab.into(), tip_height: 0 };
         view(sides.0).agrees_with(view(sides.1)).is_ok().then_some(sides.0)
     };
-    until("the books agree", agree).await
+    let agreed = until("the books agree", agree).await;
+    for peer in [seller, buyer] {
+        until("the ledger is in order", async || peer.audits_well().await.then_some(())).await;
+    }
+    agreed
 }
 
 /// A verb under way, and what it has said so far.

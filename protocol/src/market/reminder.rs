@@ -199,13 +199,18 @@ impl Market {
         }
     }
 
-    /// Whether a buyer may have signed for so much more: of a stranger what it paid for, and what the pool carries. A debt
-    /// that anybody can sign would leave nothing for others; it counts once what paid for it is known.
+    /// Whether a buyer may have signed for so much more: what it paid for, and as a debt what its credit line carries when
+    /// that counts as trade, or the pool. A debt that anybody can sign would leave nothing for others; it counts once what
+    /// paid for it is known.
     fn bears(&self, buyer: &PeerId, cost: Msat, now: Timestamp) -> bool {
-        let tab = self.account(buyer, Direction::Sold).map(Account::tab).unwrap_or_default();
-        let debt = tab.spent.saturating_add(cost).saturating_sub(tab.paid);
-        let grown = debt.saturating_sub(tab.debt());
-        self.allowance(buyer, now) > Msat::ZERO || self.pool(now).covers(grown, &self.terms.credit)
+        let account = self.account(buyer, Direction::Sold).cloned().unwrap_or_default();
+        let spent = account.spent().saturating_add(cost);
+        let debt = spent.saturating_sub(account.paid());
+        let mut history = account.history().clone();
+        history.count(now, account.paid_final().min(spent));
+        let line = self.terms.credit.allowance(&history, account.repaid(), now);
+        let grown = debt.saturating_sub(account.tab().debt());
+        debt <= line || self.pool(now).covers(grown, &self.terms.credit)
     }
 
     /// Takes the seller's word for a top-up that we have forgotten, where the seller says what it was paid under it: else

@@ -95,6 +95,15 @@ impl World {
         }
     }
 
+    /// What a buyer owes and neither its line nor the pool carries any more counts once it is paid.
+    fn settle_what_is_not_borne(&mut self, buyer: usize) {
+        let owes = self.bought(buyer).tab().debt();
+        if self.sold(buyer).spent() < self.bought(buyer).spent() && owes > Msat::ZERO {
+            self.pay_finally(buyer, owes.ceil_sat());
+            self.remind_seller(buyer);
+        }
+    }
+
     /// A restored buyer asks the seller for what it has forgotten.
     fn recall(&mut self, buyer: usize) {
         let seller = self.seller.id();
@@ -187,6 +196,7 @@ fn run(seller_is_lost: bool) -> Lost {
             world.seller_is_lost(&rows);
             seen.count(&sold, &world.sold(buyer));
             (0..usize::from(BUYERS)).for_each(|buyer| world.remind_seller(buyer));
+            (0..usize::from(BUYERS)).for_each(|buyer| world.settle_what_is_not_borne(buyer));
         } else {
             world.buyer_is_lost(buyer, &rows);
             seen.count(&bought, &world.bought(buyer));
@@ -199,8 +209,9 @@ fn run(seller_is_lost: bool) -> Lost {
         }
         world.audit();
         prop_assert_eq!(world.sold(buyer).tab().spent, sold.tab().spent);
-        prop_assert_eq!(world.sold(buyer).paid_by_chain(), sold.paid_by_chain());
-        prop_assert_eq!(world.bought(buyer).tab().paid, bought.tab().paid);
+        prop_assert!(world.sold(buyer).paid_by_chain() >= sold.paid_by_chain());
+        prop_assert_eq!(world.sold(buyer).paid(), world.bought(buyer).paid());
+        prop_assert!(world.bought(buyer).tab().paid >= bought.tab().paid);
         lost.set(seen);
         Ok(())
     });
