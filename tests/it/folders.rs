@@ -86,7 +86,7 @@ async fn a_buyer_that_is_killed_goes_on_and_buys_nothing_twice() {
     let mut buyer = world.node_with("buyer", SMALL_WINDOWS).await;
     world.fund(&buyer).await;
     let mut dice = Dice::new();
-    let folder = folder(&world, "films", 12, MIB);
+    let folder = folder(&world, "films", 12, 4 * MIB);
     let link = format!("{}?addr={}", seller.publish(&folder, PRICE).await, seller.addr());
     buyer.pay(&seller, "1000sat").await;
     let dest = world.path("bought");

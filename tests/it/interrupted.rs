@@ -12,7 +12,7 @@ const MSAT: Price = Price::per_gib(7_000_000);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_purchase_ends_with_130_and_the_same_command_goes_on_at_once() {
-    const SIZE: u64 = 8 * MIB;
+    const SIZE: u64 = 32 * MIB;
     let world = world().await;
     let seller = world.node_with("seller", SMALL_WINDOWS).await;
     let buyer = world.node_with("buyer", SMALL_WINDOWS).await;
