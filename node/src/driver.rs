@@ -33,7 +33,8 @@ pub(crate) const NOT_STORED: Refusal = Refusal::NotYet { retry_after: Duration::
 /// When a buyer is told to come back while no address can be made.
 const NO_ADDRESS: Refusal = Refusal::NotYet { retry_after: Duration::from_secs(600) };
 
-/// Requests of one peer on account streams: twenty a second, far more than waiting for a payment takes, and a hundred after a rest.
+/// Requests of one peer on account streams: twenty a second, far more than waiting for a payment takes, and a hundred
+/// after a rest.
 const REQUESTS: Limit = Limit { every: Duration::from_millis(50), burst: 100 };
 
 // As long as a seller's word for an address holds, nobody else gets it.

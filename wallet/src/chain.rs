@@ -101,17 +101,18 @@ impl State {
         let news = &update.tx_update;
         let confirmed: HashSet<Txid> = news.anchors.iter().map(|&(_, txid)| txid).collect();
         let mut counted: HashSet<Txid> = news.evicted_ats.iter().map(|&(txid, _)| txid).collect();
-        let believed = self.wallet.transactions().map(|tx| (tx.tx_node.tx, tx.chain_position.is_confirmed()));
+        let believed =
+            self.wallet.transactions().map(|tx| (tx.tx_node.txid, tx.tx_node.tx, tx.chain_position.is_confirmed()));
         let graph = self.wallet.tx_graph();
         let revived = news.seen_ats.iter().map(|(txid, _)| txid).filter_map(|txid| graph.get_tx(*txid));
         let named = news.txs.iter().cloned().chain(revived).map(|tx| {
-            let is_confirmed = confirmed.contains(&tx.compute_txid());
-            (tx, is_confirmed)
+            let txid = tx.compute_txid();
+            (txid, tx, confirmed.contains(&txid))
         });
         // What is believed from now on: all of it must be countable, and what waits for a block can't be more than there is.
-        let sums = believed.chain(named).filter(|(tx, _)| counted.insert(tx.compute_txid())).try_fold(
+        let sums = believed.chain(named).filter(|(txid, ..)| counted.insert(*txid)).try_fold(
             (Amount::ZERO, Amount::ZERO),
-            |(all, waiting), (tx, is_confirmed)| {
+            |(all, waiting), (_, tx, is_confirmed)| {
                 let (total, none) = (total_out(&tx)?, Amount::ZERO);
                 let waits = if is_confirmed { none } else { total };
                 Some((all.checked_add(total)?, waiting.checked_add(waits)?))
