@@ -23,6 +23,7 @@ use prost::Message;
 use tokio::io::split;
 
 use crate::driver::{Driver, NOT_STORED, now};
+use crate::manners::Conduct;
 use crate::session::{FrameReader, FrameWriter, IoError};
 use crate::store::StoreError;
 
@@ -83,16 +84,18 @@ impl SellersView {
     }
 }
 
-/// Answers one request of a peer.
-pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
+/// Answers one request of a peer; how it behaved.
+pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) -> Conduct {
     let (read, write) = split(stream);
     let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
     let asked = tokio::select! {
         asked = reader.next_within(DEADLINE) => asked,
-        () = driver.stopping() => return,
+        () = driver.stopping() => return Conduct::Sensible,
     };
-    let Ok(frame) = asked else {
-        return;
+    let frame = match asked {
+        Ok(frame) => frame,
+        Err(error) if error.is_nonsense() => return Conduct::Nonsense,
+        Err(_) => return Conduct::Sensible,
     };
     let request = v1::AccountRequest::decode(frame.payload).ok().and_then(|request| request.request);
     let reply = match request {
@@ -106,11 +109,13 @@ pub(crate) async fn answer(driver: Arc<Driver>, peer: PeerId, stream: Stream) {
         },
         None => Err(Refusal::Malformed),
     };
+    let conduct = if matches!(reply, Err(Refusal::Malformed)) { Conduct::Nonsense } else { Conduct::Sensible };
     let reply = reply.unwrap_or_else(|refusal| account_reply::Reply::Refused(refusal.to_wire()));
     let reply = v1::AccountReply { reply: Some(reply) };
     if writer.send(FrameKind::Control, reply.encode_to_vec()).await.is_ok() {
         writer.finish().await;
     }
+    conduct
 }
 
 /// Tells a seller our newest receipts, and learns how its books stand; where either was restored, also what it has forgotten.

@@ -13,6 +13,7 @@ pub mod failure;
 pub mod fuzzing;
 pub mod home;
 mod identity;
+mod manners;
 pub mod node;
 mod offers;
 mod purchase;

@@ -30,6 +30,7 @@ use crate::backup::Sealer;
 use crate::config::{Config, Setting};
 use crate::driver::{Driver, now};
 use crate::home::HomeLock;
+use crate::manners::Manners;
 use crate::offers::OfferSync;
 use crate::purchase::Buyer;
 use crate::service::{self, Service};
@@ -317,18 +318,19 @@ struct Desk {
 
 /// Hands each stream to its protocol.
 async fn accept(desk: Desk, mut streams: mpsc::Receiver<InboundStream>, tasks: TaskTracker) {
+    let manners = Manners::new();
     while let Some(InboundStream { peer, protocol, stream }) = streams.recv().await {
         if tasks.len() >= MAX_STREAMS {
             continue;
         }
-        let driver = Arc::clone(&desk.driver);
+        let (driver, manners) = (Arc::clone(&desk.driver), manners.clone());
         if protocol == accounts::PROTOCOL {
-            tasks.spawn(accounts::answer(driver, peer, stream));
+            tasks.spawn(manners.attend(peer, accounts::answer(driver, peer, stream)));
         } else if protocol == offers::PROTOCOL {
             let offers = Arc::clone(&desk.offers);
-            tasks.spawn(async move { offers.answer(peer, stream).await });
+            tasks.spawn(manners.attend(peer, async move { offers.answer(peer, stream).await }));
         } else if let Some(service) = desk.services.iter().find(|service| service.name() == protocol) {
-            tasks.spawn(session::sell(driver, Arc::clone(service), peer, stream));
+            tasks.spawn(manners.attend(peer, session::sell(driver, Arc::clone(service), peer, stream)));
         }
     }
 }

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, error::Elapsed, sleep_until, timeout};
 
 use crate::driver::{Driver, now};
+use crate::manners::Conduct;
 use crate::session::{FrameReader, FrameWriter, IoError};
 
 /// The name of the protocol: `/pedlar/<network>/offers-sync/1`.
@@ -141,15 +142,18 @@ impl OfferSync {
         }
     }
 
-    /// Answers one request of a peer.
-    pub(crate) async fn answer(&self, peer: PeerId, stream: Stream) {
+    /// Answers one request of a peer; how it behaved.
+    pub(crate) async fn answer(&self, peer: PeerId, stream: Stream) -> Conduct {
         let answered = tokio::select! {
             answered = timeout(DEADLINE, self.try_answer(peer, stream)) => answered,
-            () = self.driver.stopping() => return,
+            () = self.driver.stopping() => return Conduct::Sensible,
         };
-        if let Err(error) = answered.unwrap_or_else(|slow| Err(slow.into())) {
-            self.note(peer, &error).await;
-        }
+        let Err(error) = answered.unwrap_or_else(|slow| Err(slow.into())) else {
+            return Conduct::Sensible;
+        };
+        self.note(peer, &error).await;
+        let nonsense = error.is_a_breach() || matches!(&error, ExchangeError::Io(error) if error.is_nonsense());
+        if nonsense { Conduct::Nonsense } else { Conduct::Sensible }
     }
 
     async fn try_answer(&self, peer: PeerId, stream: Stream) -> Result<(), ExchangeError> {

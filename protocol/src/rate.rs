@@ -39,6 +39,17 @@ impl Rate {
         (rested_at <= exhausted).then_some(Self { rested_at })
     }
 
+    /// How long it is until one more event may be.
+    fn wait(self, now: Timestamp, limit: Limit) -> Duration {
+        match self.spend(now, limit) {
+            Some(_) => Duration::ZERO,
+            None => self
+                .rested_at
+                .saturating_add(limit.every)
+                .since(now.saturating_add(limit.every.saturating_mul(limit.burst))),
+        }
+    }
+
     /// Whether nothing of it is used up any more.
     const fn is_rested(self, now: Timestamp) -> bool {
         self.rested_at.ms() <= now.ms()
@@ -77,6 +88,12 @@ impl PeerRates {
         }
         allowed
     }
+
+    /// How long it is until one more event of a peer may be, at most [`Limit::every`].
+    #[must_use]
+    pub fn wait(&self, now: Timestamp, peer: &PeerId) -> Duration {
+        self.rates.get(peer).copied().unwrap_or(Rate::FRESH).wait(now, self.limit)
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +118,17 @@ mod tests {
         let (count, rate) = events_within(rate, now.saturating_add(LIMIT.every));
         assert_eq!(count, 1);
         assert_eq!(events_within(rate, now.saturating_add(LIMIT.every * 10)).0, LIMIT.burst);
+    }
+
+    #[test]
+    fn who_has_used_all_up_waits_for_one_more() {
+        let now = Timestamp::from_ms(1 << 40);
+        assert_eq!(Rate::FRESH.wait(now, LIMIT), Duration::ZERO);
+        let (_, rate) = events_within(Rate::FRESH, now);
+        let wait = rate.wait(now, LIMIT);
+        assert_eq!(wait, LIMIT.every);
+        assert_eq!(rate.wait(now.saturating_add(wait), LIMIT), Duration::ZERO);
+        assert!(rate.spend(now.saturating_add(wait), LIMIT).is_some());
     }
 
     #[test]

@@ -37,6 +37,16 @@ pub(crate) enum IoError {
     Closed,
 }
 
+impl IoError {
+    /// Whether the peer broke off, or sent what is no frame: nothing that a line does by itself.
+    pub(crate) fn is_nonsense(&self) -> bool {
+        match self {
+            Self::Frame(_) | Self::Slow(_) | Self::Closed => true,
+            Self::Stream(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+        }
+    }
+}
+
 /// A frame as it came.
 #[derive(Debug)]
 pub(crate) struct RawFrame {

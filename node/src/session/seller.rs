@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::driver::{Driver, NOT_STORED, now};
+use crate::manners::Conduct;
 use crate::service::{Delivery, Service};
 use crate::session::frames::{FrameReader, FrameWriter, IoError};
 use crate::store::StoreError;
@@ -50,6 +51,17 @@ pub(crate) enum SessionError {
     /// The journal.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl SessionError {
+    /// How the buyer behaved that it came to this.
+    fn conduct(&self) -> Conduct {
+        match self {
+            Self::Io(error) if !error.is_nonsense() => Conduct::Sensible,
+            Self::Io(_) | Self::Decode(_) | Self::Violation(_) => Conduct::Nonsense,
+            Self::Refused(_) | Self::Overrun | Self::Store(_) => Conduct::Sensible,
+        }
+    }
 }
 
 /// What the intake has decided, in the buyer's order.
@@ -123,8 +135,8 @@ impl Session {
 }
 
 /// Serves one buyer over one stream, from its first frame to the last; all that follows from it is in the books when
-/// this returns.
-pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: PeerId, stream: Stream) {
+/// this returns. How the buyer behaved.
+pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: PeerId, stream: Stream) -> Conduct {
     let (read, write) = split(stream);
     let (mut reader, mut writer) = (FrameReader::new(read, FrameKind::Control), FrameWriter::new(write));
     let mut order = SellerSession::default();
@@ -142,7 +154,10 @@ pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: 
     });
     let (quote, delivery) = match opened {
         Ok(opened) => opened,
-        Err(error) => return leave(buyer, &mut writer, &error).await,
+        Err(error) => {
+            leave(buyer, &mut writer, &error).await;
+            return error.conduct();
+        }
     };
     // From here on the quote has one of the market's places, which it leaves only by `handle_end`.
     let (queue, jobs) = mpsc::channel(PIPELINED_WANTS);
@@ -163,8 +178,14 @@ pub(crate) async fn sell(driver: Arc<Driver>, service: Arc<dyn Service>, buyer: 
         tracing::error!(%buyer, %error, "the end of a session is not stored yet");
     }
     match outcome {
-        Ok(()) => session.writer.finish().await,
-        Err(error) => leave(buyer, &mut session.writer, &error).await,
+        Ok(()) => {
+            session.writer.finish().await;
+            Conduct::Sensible
+        }
+        Err(error) => {
+            leave(buyer, &mut session.writer, &error).await;
+            error.conduct()
+        }
     }
 }
 
