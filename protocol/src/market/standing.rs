@@ -90,9 +90,7 @@ impl Market {
         let sold = self.accounts().filter(|(_, direction, _)| *direction == Direction::Sold);
         sold.fold(Pool::default(), |pool, (_, _, account)| {
             let stranger = self.line_of(account, now) == Msat::ZERO;
-            // Signing for a tail later turns it into a debt, which is no less outstanding.
-            let outstanding = account.tails().saturating_add(account.tab().debt());
-            let outstanding = if stranger { outstanding } else { Msat::ZERO };
+            let outstanding = if stranger { outstanding(account) } else { Msat::ZERO };
             Pool {
                 realised: pool.realised.saturating_add(account.realised()),
                 lost: pool.lost.saturating_add(account.history().granted()),
@@ -126,4 +124,14 @@ impl Market {
     fn line_of(&self, account: &Account, now: Timestamp) -> Msat {
         self.terms.credit.allowance(account.history(), account.repaid(), now)
     }
+}
+
+/// What a peer without a credit line has, or may have, without having paid for it.
+///
+/// Signing for a tail later turns it into a debt, which is no less outstanding. Nor is what was sent while a tail was let
+/// go, once there are too many tails for that: its money holds less than it got.
+fn outstanding(account: &Account) -> Msat {
+    let (tab, tails) = (account.tab(), account.tails());
+    let unpaid = tab.spent.saturating_add(tab.held).saturating_sub(tab.paid);
+    tails.saturating_add(tab.debt()).max(unpaid)
 }

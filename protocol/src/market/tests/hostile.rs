@@ -127,6 +127,24 @@ fn exhaust(world: &mut World, buyer: usize) -> u64 {
 }
 
 #[test]
+fn what_a_stranger_got_beyond_its_money_stays_in_the_pool() {
+    let rules = Rules { stake: Msat::from_sat(200).unwrap(), ..Rules::default() };
+    let mut world = World::new(24, DEAR, rules);
+    for buyer in 0..24 {
+        world.pay(buyer, 62);
+    }
+    world.mine();
+    for buyer in 0..24 {
+        // Its money buys a window; the pool lets that go, and the same money buys another one: now its holds stay.
+        drop_tail(&mut world, buyer, 1, 4);
+        drop_tail(&mut world, buyer, 1, 4);
+    }
+    let got: u64 = (0..24).map(|buyer| world.unsecured(buyer)).sum();
+    assert!(got > 100_000 && got <= 200_000, "{got} msat");
+    world.audit();
+}
+
+#[test]
 fn a_credit_line_carries_its_tails_too() {
     let mut world = World::new(1, DEAR, Rules::default());
     world.pay_finally(0, 50_000);
