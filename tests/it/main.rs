@@ -26,6 +26,7 @@ mod interrupted;
 mod late_joiner;
 mod limits;
 mod link;
+mod market;
 mod migration;
 mod offers;
 mod pins;

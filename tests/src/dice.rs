@@ -12,11 +12,7 @@ impl Dice {
     /// # Panics
     /// When `PEDLAR_SEED` is no number, or the system has no randomness.
     pub fn new() -> Self {
-        let given = std::env::var("PEDLAR_SEED").ok();
-        let seed = given.map(|seed| seed.parse().expect("PEDLAR_SEED is a number"));
-        let seed = seed.unwrap_or_else(|| getrandom::u64().expect("randomness"));
-        println!("PEDLAR_SEED={seed}");
-        Self::of(seed)
+        Self::of(seed())
     }
 
     /// The dice of this seed.
@@ -42,6 +38,18 @@ impl Dice {
     pub fn garbage(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.below(256) as u8).collect()
     }
+}
+
+/// A new seed, or `PEDLAR_SEED`; it is printed.
+///
+/// # Panics
+/// When `PEDLAR_SEED` is no number, or the system has no randomness.
+pub fn seed() -> u64 {
+    let given = std::env::var("PEDLAR_SEED").ok();
+    let seed = given.map(|seed| seed.parse().expect("PEDLAR_SEED is a number"));
+    let seed = seed.unwrap_or_else(|| getrandom::u64().expect("randomness"));
+    println!("PEDLAR_SEED={seed}");
+    seed
 }
 
 /// How long a long run is: as said, or `PEDLAR_ROUNDS`.

@@ -10,6 +10,7 @@
 //! | [`lying_electrum`] | an Electrum server that lies when it is told to |
 //! | [`real_chain`] | Bitcoin Core and electrs |
 //! | [`real_wallet`] | Electrum, the wallet that people have |
+//! | [`sim`] | markets over a virtual clock, with whoever comes to trade |
 //! | [`strace`] | power cuts at a chosen call of the system |
 //! | [`journal`] | what a node has written down, as it finds it after a power cut |
 //!
@@ -27,4 +28,5 @@ pub mod journal;
 pub mod lying_electrum;
 pub mod real_chain;
 pub mod real_wallet;
+pub mod sim;
 pub mod strace;
