@@ -130,7 +130,7 @@ fn exhaust(world: &mut World, buyer: usize) -> u64 {
 fn what_a_stranger_got_beyond_its_money_stays_in_the_pool() {
     let rules = Rules { stake: Msat::from_sat(200).unwrap(), ..Rules::default() };
     let mut world = World::new(24, DEAR, rules);
-    (0..24).for_each(|buyer| drop(world.pay(buyer, 62)));
+    let _: Vec<_> = (0..24).map(|buyer| world.pay(buyer, 62)).collect();
     world.mine();
     for buyer in 0..24 {
         // Its money buys a window; the pool lets that go, and the same money buys another one: now its holds stay.
