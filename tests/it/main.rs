@@ -28,6 +28,7 @@ mod limits;
 mod link;
 mod market;
 mod migration;
+mod mutants;
 mod offers;
 mod pins;
 mod purchase;

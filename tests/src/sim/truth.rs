@@ -160,8 +160,9 @@ impl Truth {
         let strangers: u64 = self.deals.values().map(|deal| deal.unsecured().saturating_sub(deal.line(rules))).sum();
         let size = rules.stake.msat() + rules.mu.of(rules.phi.of(Msat::new(self.realised()))).msat();
         if strangers > size {
-            let deals: Vec<&Deal> = self.deals.values().filter(|deal| deal.unsecured() > 0).collect();
-            let what = format!("strangers have {strangers} msat unsecured, the pool is {size}: {deals:?}");
+            let deals: Vec<&Deal> = self.deals.values().filter(|deal| deal.unsecured() > 0).take(4).collect();
+            let what =
+                format!("strangers have {strangers} msat unsecured, the pool is {size}; some of them: {deals:?}");
             return Err(Violation { part: "(B)", what });
         }
         Ok(())
