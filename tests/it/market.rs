@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use pedlar_tests::dice::{Dice, rounds, seed};
-use pedlar_tests::sim::{Faults, Policy, Scenario, Sky, Storms, season, storm};
+use pedlar_tests::sim::{Faults, Habit, Kind, Policy, Scenario, Sky, Storms, season, shop, storm};
 
 /// R28: everybody at once, for 120 days.
 #[test]
@@ -24,6 +24,23 @@ fn no_storm_breaks_the_books() {
 #[test]
 fn no_clock_bills_twice() {
     ride_out(60, Sky::Clocks, &Faults::CLOCKS);
+}
+
+/// MONEY.md 2.5, among sellers that vanish, milk, send garbage and raise their price.
+#[test]
+fn no_seller_keeps_more_than_was_left_with_it() {
+    let first = Dice::new().below(1 << 40);
+    let (mut cheated, mut lost, mut spent) = ([0; Kind::BAD.len()], 0, 0);
+    for seed in first..first + 4 {
+        let shopped = shop(seed, Habit::FirstSteps, 200);
+        assert_eq!(shopped.broken, None, "seed {seed}");
+        assert!(shopped.losses.iter().all(|loss| loss.lost <= loss.bound), "seed {seed}: {shopped:?}");
+        cheated.iter_mut().zip(&shopped.losses).for_each(|(sum, loss)| *sum += loss.sellers);
+        (lost, spent) = (lost + shopped.lost(), spent + shopped.spent);
+    }
+    println!("faults fired: {} sellers cheated; {lost} of {spent} msat are lost", cheated.iter().sum::<u64>());
+    assert!(cheated.iter().all(|sellers| *sellers > 0), "from seed {first} on: {cheated:?} of {:?}", Kind::BAD);
+    assert!(lost * 20 < spent, "from seed {first} on: the first steps are too long");
 }
 
 /// The long run: `cargo test --release -p pedlar-tests -- --ignored ten_thousand_storms --nocapture`.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `season` | one honest seller and its buyers, hour by hour, for 120 days |
 //! | `agents` | those buyers: honest, and bent on taking what they can (MONEY.md 2.4) |
+//! | `shopper` | an honest buyer among sellers that cheat it (MONEY.md 2.5) |
 //! | `storm` | nodes that trade by messages, while everything that can go wrong does |
 //! | `stall` | the seller's rule: ours, which is the real market's word, and three that others have |
 //! | `truth` | what really happened, and the bounds (A) and (B) held against it |
@@ -16,6 +17,7 @@ mod agents;
 mod chain;
 mod node;
 mod season;
+mod shopper;
 mod stall;
 mod storm;
 mod truth;
@@ -29,6 +31,7 @@ use pedlar_protocol::time::Timestamp;
 use agents::{Agent, Builder, Dropper, Honest, Random, Taker};
 use season::Season;
 pub use season::{Report, Take};
+pub use shopper::{Habit, Kind, Losses, Shopped, shop};
 pub use stall::Policy;
 pub use storm::{Faults, Sky, Storms, storm};
 

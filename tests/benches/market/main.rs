@@ -3,7 +3,7 @@
 //! `cargo bench -p pedlar-tests --bench market`; `PEDLAR_SEED` draws the same again, `PEDLAR_ROUNDS` sets the days.
 
 use pedlar_tests::dice::{Dice, rounds};
-use pedlar_tests::sim::{Policy, Report, Scenario, season};
+use pedlar_tests::sim::{Habit, Policy, Report, Scenario, season, shop};
 
 /// New names of the whitewasher in an hour.
 const NAMES: u64 = 50;
@@ -34,6 +34,28 @@ fn main() {
     }
     show_takes(&ours);
     show_waits(&ours);
+    show_sellers(seed);
+}
+
+/// What an honest buyer loses to sellers, half of which vanish with what they are paid first.
+fn show_sellers(seed: u64) {
+    println!("\n{:<25}{:<26}{:>14}{:>14}{:>12}", "a buyer of 600 purchases", "", "lost", "bound", "sellers");
+    for (habit, name) in [(Habit::FirstSteps, "our first steps"), (Habit::Fixed, "100 sat to everybody")] {
+        let shopped = shop(seed, habit, 600);
+        assert!(shopped.broken.is_none(), "{:?}", shopped.broken);
+        for loss in &shopped.losses {
+            let (lost, bound) = (sat(loss.lost), sat(loss.bound));
+            println!("{name:<25}{:<26}{lost:>14}{bound:>14}{:>12}", loss.kind.as_str(), loss.sellers);
+        }
+        let (lost, spent) = (shopped.lost(), shopped.spent);
+        let of_thousand = lost * 1_000 / (lost + spent);
+        println!(
+            "{name:<25}{:<26}{:>14}{:>14} sat got something",
+            format!("{of_thousand} of 1000 sat"),
+            sat(lost),
+            sat(spent)
+        );
+    }
 }
 
 /// What each has for nothing under our rule, beside the most that it may have.

@@ -46,9 +46,15 @@ pub(super) struct Node {
 impl Node {
     /// A node that sells where it has a price.
     pub(super) fn new(key: Keypair, rules: Rules, price: Option<Price>, crashes: bool) -> Self {
-        let market = fresh(&key, rules, START);
-        let mut node = Self { id: peer_id(&key), key, market, rows: None, price, ahead_ms: 0 };
+        let mut node = Self::with_budget(key, rules, price, Budget::default());
         node.rows = crashes.then(BTreeMap::new);
+        node
+    }
+
+    /// A node whose owner lets it spend so much by itself.
+    pub(super) fn with_budget(key: Keypair, rules: Rules, price: Option<Price>, budget: Budget) -> Self {
+        let market = fresh(&key, rules, budget, START);
+        let mut node = Self { id: peer_id(&key), key, market, rows: None, price, ahead_ms: 0 };
         node.publish(START);
         node
     }
@@ -82,7 +88,7 @@ impl Node {
 
     /// Starts from the rows alone: what was not stored is lost.
     pub(super) fn restart(&mut self, now: Timestamp, tip: u64) {
-        self.market = fresh(&self.key, self.market.terms().credit, now);
+        self.market = fresh(&self.key, self.market.terms().credit, self.market.terms().budget, now);
         self.publish(now);
         for row in self.rows.iter().flat_map(|rows| rows.values()) {
             self.market.restore(&Entry::decode(row, &self.id).expect("its own row"));
@@ -101,8 +107,8 @@ impl Node {
     }
 }
 
-fn fresh(key: &Keypair, rules: Rules, now: Timestamp) -> Market {
-    let terms = Terms { credit: rules, min_topup_sat: 1, max_window: MAX_WINDOW, budget: Budget::default() };
+fn fresh(key: &Keypair, rules: Rules, budget: Budget, now: Timestamp) -> Market {
+    let terms = Terms { credit: rules, min_topup_sat: 1, max_window: MAX_WINDOW, budget };
     Market::new(key.clone(), "regtest-1".parse().expect("a network"), terms, now)
 }
 
