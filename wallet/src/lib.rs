@@ -14,6 +14,7 @@
 //! | `view` | where each transaction stands at one moment |
 //! | `payments` | outgoing payments by id, and the choice of coins and fee |
 //! | `watch` | incoming payments and their depth |
+//! | [`channel`] | payment channels: script, vouchers and every transaction that ends one |
 //! | `chain` | how news from a server change all that |
 //! | `events` | snapshots on their way out |
 //! | `records` | all that `wallet.sqlite` says, for an audit and for `pedlar doctor` |
@@ -33,6 +34,7 @@
 
 mod addresses;
 mod chain;
+pub mod channel;
 mod electrum;
 mod events;
 mod handle;
