@@ -28,7 +28,7 @@ use pedlar_protocol::content::{Root, Size};
 use pedlar_protocol::money::Price;
 use pedlar_protocol::time::Timestamp;
 
-use agents::{Agent, Builder, Dropper, Honest, Random, Taker};
+use agents::{Agent, Builder, Dropper, Honest, Random, Relapser, Taker};
 use season::Season;
 pub use season::{Report, Take};
 pub use shopper::{Habit, Kind, Losses, Shopped, shop};
@@ -96,6 +96,8 @@ pub enum Scenario {
     Build5,
     /// One that is honest for 30 days, and again.
     Build30,
+    /// One that pays only what was written off long ago, and is honest again.
+    Relapser,
     /// One that never signs for the last window.
     Dropper,
     /// One that does anything.
@@ -106,12 +108,13 @@ pub enum Scenario {
 
 impl Scenario {
     /// All, in the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Honest,
         Self::Freeloader,
         Self::Whitewasher,
         Self::Build5,
         Self::Build30,
+        Self::Relapser,
         Self::Dropper,
         Self::Random,
         Self::All,
@@ -126,6 +129,7 @@ impl Scenario {
             Self::Whitewasher => "whitewasher, 50 names/h",
             Self::Build5 => "build 5 days and exit",
             Self::Build30 => "build 30 days and exit",
+            Self::Relapser => "relapser",
             Self::Dropper => "tail dropper",
             Self::Random => "random adversary",
             Self::All => "all at once",
@@ -139,6 +143,7 @@ impl Scenario {
             Self::Whitewasher => vec![Box::new(Taker::whitewasher(names))],
             Self::Build5 => vec![Box::new(Builder::new(season, 5))],
             Self::Build30 => vec![Box::new(Builder::new(season, 30))],
+            Self::Relapser => vec![Box::new(Relapser::new(season))],
             Self::Dropper => vec![Box::new(Dropper::new())],
             Self::Random => vec![Box::new(Random::new(season))],
             Self::All => {

@@ -230,6 +230,58 @@ impl Agent for Builder {
     }
 }
 
+/// Is honest for some days, takes what it can, pays that only when it is long written off, and takes again.
+pub(super) struct Relapser {
+    since: u64,
+    honest: Honest,
+}
+
+impl Relapser {
+    /// Days of honest trade; and days until it pays what it took then: a bill is due after 3, written off after 10.
+    const HONEST: u64 = 8;
+    const SILENT: u64 = 12;
+
+    pub(super) fn new(season: &mut Season) -> Self {
+        Self { since: 0, honest: Honest::new(season, 4) }
+    }
+}
+
+impl Agent for Relapser {
+    fn name(&self) -> &'static str {
+        "relapser"
+    }
+
+    fn act(&mut self, season: &mut Season) {
+        let hours = season.hour - self.since;
+        let honest = Self::HONEST * HOURS_A_DAY;
+        let silent = honest + Self::SILENT * HOURS_A_DAY;
+        if hours < honest {
+            return self.honest.act(season);
+        }
+        season.faults += 1;
+        let buyer = &mut self.honest.buyer;
+        if hours == honest || hours == silent + 3 {
+            while season.buy(buyer, 16 * MIB, Signing::All).bytes > 2 * WINDOW {}
+        } else if hours == silent || hours == silent + 1 {
+            let (debt, _) = season.owes(buyer);
+            if debt > Msat::ZERO {
+                season.pay(buyer, debt.ceil_sat());
+            }
+        } else if hours > silent + 3 {
+            // What it took last is paid, and it is honest again.
+            self.since = season.hour;
+        }
+    }
+
+    fn ids(&self) -> &[PeerId] {
+        &self.honest.ids
+    }
+
+    fn backing(&self) -> Backing {
+        Backing::Line
+    }
+}
+
 /// Pays for one window in advance and never signs for the last one; every six hours under a new name.
 pub(super) struct Dropper {
     buyer: Option<Buyer>,

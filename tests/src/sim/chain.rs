@@ -25,6 +25,8 @@ pub(super) struct Coin {
     /// Whether it ever was in a block, and whether it ever was final: a reorg takes neither back here.
     pub(super) seen: bool,
     pub(super) settled: bool,
+    /// Its coins were spent otherwise after a reorg: it is in no block any more.
+    pub(super) undone: bool,
 }
 
 /// The best chain, and all that was ever broadcast.
@@ -50,7 +52,17 @@ impl Chain {
     /// A wallet pays. The same top-up again is the same payment.
     pub(super) fn broadcast(&mut self, id: TopUpId, buyer: PeerId, seller: PeerId, payee: PayeeId, sat: u64) {
         if !self.coins.iter().any(|coin| coin.id == id) {
-            self.coins.push(Coin { id, buyer, seller, payee, sat, height: 0, seen: false, settled: false });
+            self.coins.push(Coin {
+                id,
+                buyer,
+                seller,
+                payee,
+                sat,
+                height: 0,
+                seen: false,
+                settled: false,
+                undone: false,
+            });
         }
     }
 
@@ -58,19 +70,22 @@ impl Chain {
     pub(super) fn mine(&mut self, blocks: u64) {
         let first = self.tip + 1;
         self.tip += blocks;
-        self.coins.iter_mut().filter(|coin| coin.height == 0).for_each(|coin| coin.height = first);
+        let waiting = self.coins.iter_mut().filter(|coin| coin.height == 0 && !coin.undone);
+        waiting.for_each(|coin| coin.height = first);
     }
 
-    /// The newest `depth` blocks are replaced by one more: what was in them waits again, or is in another block.
-    pub(super) fn reorganise(&mut self, depth: u64, dice: &mut Dice) -> usize {
+    /// The newest `depth` blocks are replaced by one more: what was in them waits again, is in another block, or never comes
+    /// back. How many payments moved, and how many are undone.
+    pub(super) fn reorganise(&mut self, depth: u64, dice: &mut Dice) -> (u64, u64) {
         let (kept, tip) = (self.tip - depth, self.tip + 1);
-        let mut moved = 0;
+        let (mut moved, mut undone) = (0, 0);
         for coin in self.coins.iter_mut().filter(|coin| coin.height > kept) {
-            coin.height = if dice.below(3) == 0 { 0 } else { kept + 1 + dice.below(tip - kept) };
-            moved += 1;
+            coin.undone = dice.below(6) == 0;
+            coin.height = if coin.undone || dice.below(3) == 0 { 0 } else { kept + 1 + dice.below(tip - kept) };
+            (moved, undone) = (moved + 1, undone + u64::from(coin.undone));
         }
         self.tip = tip;
-        moved
+        (moved, undone)
     }
 
     /// Payments that have come further than ever before.
@@ -98,7 +113,7 @@ impl Chain {
         let (outpoint, height, amount_sat) = (OutPoint { txid: coin.id.0, vout: 0 }, coin.height, coin.sat);
         (
             Incoming { payee: coin.payee, outpoint, amount_sat, height, depth },
-            Outgoing { id: coin.id, outpoint, amount_sat, fee_sat: FEE_SAT, height, depth, conflicted: false },
+            Outgoing { id: coin.id, outpoint, amount_sat, fee_sat: FEE_SAT, height, depth, conflicted: coin.undone },
         )
     }
 }

@@ -370,9 +370,10 @@ impl Storm {
     fn block(&mut self) {
         if self.weather.reorganises(&mut self.dice) {
             let depth = 1 + self.dice.below(5);
-            let moved = self.chain.reorganise(depth, &mut self.dice);
-            self.faults.fired(weather::REORGED, moved as u64);
-            self.tell(|| format!("a reorg {depth} deep moves {moved} payments"));
+            let (moved, undone) = self.chain.reorganise(depth, &mut self.dice);
+            self.faults.fired(weather::REORGED, moved);
+            self.faults.fired(weather::UNDONE, undone);
+            self.tell(|| format!("a reorg {depth} deep moves {moved} payments, {undone} for good"));
         } else {
             self.chain.mine(1);
             let tip = self.chain.tip;

@@ -15,7 +15,7 @@ pub struct Faults(BTreeMap<&'static str, u64>);
 
 impl Faults {
     /// Every kind.
-    pub const KINDS: [&'static str; 12] = [
+    pub const KINDS: [&'static str; 13] = [
         LOST,
         CUT,
         DOUBLED,
@@ -28,6 +28,7 @@ impl Faults {
         JUMPED_STREAM,
         FUTURE_OFFER,
         REORGED,
+        UNDONE,
     ];
 
     /// The kinds that a clock brings about.
@@ -68,6 +69,8 @@ const JUMPS: [&str; 3] = ["clocks off by 30 s", "clocks off by 1 h", "clocks off
 const JUMPED_STREAM: &str = "sessions under a jump";
 pub(super) const FUTURE_OFFER: &str = "offers from a future";
 pub(super) const REORGED: &str = "payments reorged";
+/// A payment that counted, and whose coins were spent otherwise.
+pub(super) const UNDONE: &str = "payments undone";
 
 /// What a storm is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
