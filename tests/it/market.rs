@@ -14,6 +14,17 @@ fn no_crowd_takes_more_than_was_put_at_stake() {
     play_season(Dice::new().below(1 << 40));
 }
 
+/// R28, where strangers are given something.
+#[test]
+fn gifts_to_all_names_come_from_one_pool() {
+    let seed = Dice::new().below(1 << 40);
+    let report = season(seed, Policy::Ours, Scenario::Gifts, 40, 50);
+    assert_eq!(report.broken, None, "season {seed}");
+    let take = report.takes.last().expect("the whitewasher");
+    println!("faults fired: {}; {} of {} names got {} msat", report.faults, take.identities, report.faults, take.taken);
+    assert!(take.identities > 100 && take.taken <= take.bound, "season {seed}: {take:?}");
+}
+
 /// R5.
 #[test]
 fn no_storm_breaks_the_books() {

@@ -25,7 +25,8 @@ mod truth;
 use std::fmt::{Display, Formatter, Result as FmtResult};
 
 use pedlar_protocol::content::{Root, Size};
-use pedlar_protocol::money::Price;
+use pedlar_protocol::credit::{MAX_GRANT, Rules};
+use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::time::Timestamp;
 
 use agents::{Agent, Builder, Dropper, Honest, Random, Relapser, Taker};
@@ -40,6 +41,9 @@ const START: Timestamp = Timestamp::from_ms(1_800_000_000_000);
 
 /// Dear enough that a window of 64 KiB costs 61 sat: limits are reached with few bytes, and few signatures.
 const PRICE: Price = Price::per_gib(1_000_000_000);
+
+/// Where gifts are given: the largest gift buys a MiB, nearly.
+const GIFT_PRICE: Price = Price::per_gib(1_000_000);
 
 /// The one object that is sold everywhere.
 fn root() -> Root {
@@ -104,11 +108,13 @@ pub enum Scenario {
     Random,
     /// All of them at once.
     All,
+    /// The one with new names, where each stranger is given 1 MiB for a sat.
+    Gifts,
 }
 
 impl Scenario {
     /// All, in the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Honest,
         Self::Freeloader,
         Self::Whitewasher,
@@ -118,6 +124,7 @@ impl Scenario {
         Self::Dropper,
         Self::Random,
         Self::All,
+        Self::Gifts,
     ];
 
     /// As it stands in the table.
@@ -133,6 +140,7 @@ impl Scenario {
             Self::Dropper => "tail dropper",
             Self::Random => "random adversary",
             Self::All => "all at once",
+            Self::Gifts => "gifts, 5 names/h",
         }
     }
 
@@ -146,8 +154,9 @@ impl Scenario {
             Self::Relapser => vec![Box::new(Relapser::new(season))],
             Self::Dropper => vec![Box::new(Dropper::new())],
             Self::Random => vec![Box::new(Random::new(season))],
+            Self::Gifts => vec![Box::new(Taker::whitewasher(names.div_ceil(10)))],
             Self::All => {
-                let each = Self::ALL.into_iter().filter(|scenario| *scenario != Self::All);
+                let each = Self::ALL.into_iter().filter(|scenario| !matches!(scenario, Self::All | Self::Gifts));
                 each.flat_map(|scenario| scenario.cheats(season, names)).collect()
             }
         }
@@ -157,10 +166,13 @@ impl Scenario {
 /// One season of so many days: ten honest buyers, and who comes in this scenario; a whitewasher has `names` an hour.
 #[must_use]
 pub fn season(seed: u64, policy: Policy, scenario: Scenario, days: u64, names: u64) -> Report {
-    let mut season = Season::new(seed, policy);
+    let gifts = scenario == Scenario::Gifts;
+    let price = if gifts { GIFT_PRICE } else { PRICE };
+    let grant = if gifts { MAX_GRANT } else { Msat::ZERO };
+    let mut season = Season::new(seed, policy, price, Rules { grant, ..Rules::default() });
     let mut agents: Vec<Box<dyn Agent>> = Vec::new();
     for _ in 0..10 {
-        agents.push(Box::new(Honest::new(&mut season, 1)));
+        agents.push(Box::new(Honest::new(&mut season, if gifts { 32 } else { 1 })));
     }
     agents.extend(scenario.cheats(&mut season, names));
     season.run(agents, days)

@@ -3,7 +3,6 @@
 use libp2p_identity::PeerId;
 use pedlar_protocol::money::Msat;
 
-use super::PRICE;
 use super::season::{Buyer, Season, Signing};
 use super::truth::Truth;
 use crate::dice::Dice;
@@ -90,7 +89,7 @@ impl Honest {
         // What was refused is paid for, with four more days in advance, and fetched when that counts.
         self.hungry = bought.missing.is_some();
         if let Some(missing) = bought.missing {
-            let more = PRICE.charge(self.bytes * 4).unwrap_or_default();
+            let more = season.price.charge(self.bytes * 4).unwrap_or_default();
             let sat = missing.saturating_add(debt).saturating_add(more).ceil_sat();
             season.pay(&self.buyer, sat);
             self.pays_at = None;
@@ -302,7 +301,7 @@ impl Agent for Dropper {
     fn act(&mut self, season: &mut Season) {
         if season.hour.is_multiple_of(6) {
             let buyer = season.buyer(false);
-            let sat = PRICE.charge(WINDOW * (1 + season.dice.below(3))).unwrap_or_default().ceil_sat();
+            let sat = season.price.charge(WINDOW * (1 + season.dice.below(3))).unwrap_or_default().ceil_sat();
             season.pay(&buyer, sat);
             self.ids.push(buyer.id);
             self.buyer = Some(buyer);

@@ -10,7 +10,7 @@ use pedlar_protocol::budget::Budget;
 use pedlar_protocol::content::Groups;
 use pedlar_protocol::credit::Rules;
 use pedlar_protocol::id::{PayeeId, QuoteId, TopUpId};
-use pedlar_protocol::market::{Goods, Incoming, Market, Terms, TopUpStep, WalletBooks};
+use pedlar_protocol::market::{Goods, Incoming, Market, Synced, Terms, TopUpStep, WalletBooks};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::quote::SignedReceipt;
@@ -22,7 +22,7 @@ use pedlar_protocol::wire::peer_id;
 
 use super::chain::Chain;
 use super::stall::{Opened, Receipt, Stall};
-use super::{PRICE, START, root, size};
+use super::{START, root, size};
 use crate::dice::Dice;
 
 /// A key that follows from the dice.
@@ -177,6 +177,10 @@ impl Stall for Node {
         self.market.account(buyer, Direction::Sold).map_or(Msat::ZERO, |account| account.tab().debt())
     }
 
+    fn books(&mut self, now: Timestamp, buyer: PeerId) -> Option<Synced> {
+        Some(self.market.handle_sync(now, buyer, Vec::new()))
+    }
+
     fn market(&self) -> Option<&Market> {
         Some(&self.market)
     }
@@ -186,9 +190,4 @@ impl Receipt<'_> {
     fn sign(&self, quote: QuoteId) -> SignedReceipt {
         SignedReceipt::sign(quote, self.units, self.signer)
     }
-}
-
-/// The price that nodes take unless it is said otherwise.
-pub(super) fn seller(dice: &mut Dice, rules: Rules, crashes: bool) -> Node {
-    Node::new(key(dice), rules, Some(PRICE), crashes)
 }

@@ -8,7 +8,7 @@ use pedlar_protocol::content::Groups;
 use pedlar_protocol::credit::Rules;
 use pedlar_protocol::id::TopUpId;
 use pedlar_protocol::market::{Books, audit_ledgers};
-use pedlar_protocol::money::Msat;
+use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::quote::SignedQuote;
 use pedlar_protocol::session::{FIRST_WINDOW, MAX_WINDOW, Request, Window};
@@ -17,7 +17,7 @@ use pedlar_protocol::wire::peer_id;
 
 use super::agents::Agent;
 use super::chain::Chain;
-use super::node::{Node, key, seller};
+use super::node::{Node, key};
 use super::stall::{Opened, Policy, Receipt, Stall, Till};
 use super::truth::Truth;
 use super::{START, Trace, Violation, root, size};
@@ -95,6 +95,7 @@ pub struct Report {
 pub(super) struct Season {
     pub(super) now: Timestamp,
     pub(super) hour: u64,
+    pub(super) price: Price,
     pub(super) dice: Dice,
     pub(super) faults: u64,
     stall: Box<dyn Stall>,
@@ -108,15 +109,16 @@ pub(super) struct Season {
 }
 
 impl Season {
-    pub(super) fn new(seed: u64, policy: Policy) -> Self {
+    pub(super) fn new(seed: u64, policy: Policy, price: Price, rules: Rules) -> Self {
         let mut dice = Dice::of(seed);
-        let rules = Rules::default();
-        let node = seller(&mut dice, rules, false);
+        let node = Node::new(key(&mut dice), rules, Some(price), false);
         let seller = node.id;
-        let stall: Box<dyn Stall> = if policy == Policy::Ours { Box::new(node) } else { Box::new(Till::new(policy)) };
+        let stall: Box<dyn Stall> =
+            if policy == Policy::Ours { Box::new(node) } else { Box::new(Till::new(policy, price)) };
         Self {
             now: START,
             hour: 0,
+            price,
             dice,
             faults: 0,
             stall,
@@ -263,7 +265,9 @@ impl Season {
             let node = &mut self.nodes[node];
             node.market.handle_left(self.now, &self.seller, &opened.id);
             let known = [(opened.id, signed)];
-            node.market.handle_synced(self.now, self.seller, &known, None, &[]).expect("an honest seller's word");
+            let grant = self.stall.books(self.now, buyer.id).and_then(|books| books.grant);
+            let grant = grant.map(|grant| grant.signed().clone());
+            node.market.handle_synced(self.now, self.seller, &known, grant, &[]).expect("an honest seller's word");
             node.store();
         }
     }

@@ -7,7 +7,7 @@ use libp2p_identity::ed25519::Keypair;
 use pedlar_protocol::account::Tab;
 use pedlar_protocol::content::Groups;
 use pedlar_protocol::id::{PayeeId, QuoteId, TopUpId};
-use pedlar_protocol::market::{Incoming, Market};
+use pedlar_protocol::market::{Incoming, Market, Synced};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
 use pedlar_protocol::session::{Brake, MAX_WINDOW};
@@ -15,7 +15,7 @@ use pedlar_protocol::settlement::SignedTopUp;
 use pedlar_protocol::time::Timestamp;
 use pedlar_protocol::wire::Signed;
 
-use super::{PRICE, size};
+use super::size;
 
 /// A stream that was opened.
 #[derive(Debug, Clone)]
@@ -69,6 +69,9 @@ pub(super) trait Stall {
     /// What this buyer owes.
     fn debt(&self, buyer: &PeerId) -> Msat;
 
+    /// What a seller that has a market tells this buyer of its books.
+    fn books(&mut self, now: Timestamp, buyer: PeerId) -> Option<Synced>;
+
     /// The market that decides, where one does.
     fn market(&self) -> Option<&Market>;
 }
@@ -113,6 +116,7 @@ impl Policy {
 /// A seller with another rule: it has the same brake and the same holds, and never lets go of one.
 pub(super) struct Till {
     policy: Policy,
+    price: Price,
     tabs: BTreeMap<PeerId, Tab>,
     streams: BTreeMap<QuoteId, Stream>,
     opened: u64,
@@ -126,14 +130,20 @@ struct Stream {
 }
 
 impl Till {
-    pub(super) const fn new(policy: Policy) -> Self {
-        Self { policy, tabs: BTreeMap::new(), streams: BTreeMap::new(), opened: 0 }
+    pub(super) const fn new(policy: Policy, price: Price) -> Self {
+        Self { policy, price, tabs: BTreeMap::new(), streams: BTreeMap::new(), opened: 0 }
+    }
+
+    fn charge(&self, bytes: u64) -> Msat {
+        self.price.charge(bytes).unwrap_or(Msat::MAX)
     }
 
     fn sign(&mut self, quote: &QuoteId, receipt: Option<Receipt<'_>>) {
+        let price = self.price;
         let Some(stream) = self.streams.get_mut(quote) else { return };
         let units = receipt.map_or(0, |receipt| receipt.units).min(stream.admitted);
         if units > stream.signed {
+            let charge = |bytes| price.charge(bytes).unwrap_or(Msat::MAX);
             let cost = charge(units).saturating_sub(charge(stream.signed));
             let tab = self.tabs.entry(stream.buyer).or_default();
             tab.spent = tab.spent.saturating_add(cost);
@@ -144,10 +154,6 @@ impl Till {
     }
 }
 
-fn charge(bytes: u64) -> Msat {
-    PRICE.charge(bytes).unwrap_or(Msat::MAX)
-}
-
 impl Stall for Till {
     fn open(&mut self, _: Timestamp, buyer: PeerId) -> Result<Opened, Refusal> {
         self.opened += 1;
@@ -155,7 +161,7 @@ impl Stall for Till {
         id[..8].copy_from_slice(&self.opened.to_le_bytes());
         let stream = Stream { buyer, brake: Brake::up_to(MAX_WINDOW), admitted: 0, signed: 0 };
         self.streams.insert(QuoteId(id), stream);
-        Ok(Opened { id: QuoteId(id), price: PRICE, signed: None })
+        Ok(Opened { id: QuoteId(id), price: self.price, signed: None })
     }
 
     fn want(
@@ -170,16 +176,17 @@ impl Stall for Till {
         let buyer = stream.buyer;
         let unbraked = stream.brake.admit(size(), groups).ok_or(Refusal::Malformed)?;
         let line = self.line(now, &buyer);
-        let tab = self.tabs.entry(buyer).or_default();
-        let before = charge(stream.admitted);
-        let units = PRICE.affordable(before.saturating_add(tab.room(line))).saturating_sub(stream.admitted);
+        let before = self.charge(stream.admitted);
+        let tab = self.tabs.get(&buyer).copied().unwrap_or_default();
+        let units = self.price.affordable(before.saturating_add(tab.room(line))).saturating_sub(stream.admitted);
         let admitted = if size().bytes_in(unbraked) <= units { unbraked } else { unbraked.within(units) };
         let bytes = size().bytes_in(admitted);
-        let cost = charge(stream.admitted + bytes).saturating_sub(before);
+        let cost = self.charge(stream.admitted + bytes).saturating_sub(before);
         let missing = tab.missing(cost, line);
         if missing > Msat::ZERO {
             return Err(Refusal::PayFirst { missing, min_topup_sat: 1 });
         }
+        let tab = self.tabs.entry(buyer).or_default();
         tab.held = tab.held.saturating_add(cost);
         if let Some(stream) = self.streams.get_mut(quote) {
             stream.admitted += bytes;
@@ -192,7 +199,7 @@ impl Stall for Till {
         self.sign(quote, receipt);
         if let Some(stream) = self.streams.remove(quote) {
             let left = sent.min(stream.admitted).max(stream.signed);
-            let unsent = charge(stream.admitted).saturating_sub(charge(left));
+            let unsent = self.charge(stream.admitted).saturating_sub(self.charge(left));
             let tab = self.tabs.entry(stream.buyer).or_default();
             tab.held = tab.held.saturating_sub(unsent);
         }
@@ -219,6 +226,10 @@ impl Stall for Till {
 
     fn debt(&self, buyer: &PeerId) -> Msat {
         self.tabs.get(buyer).map_or(Msat::ZERO, Tab::debt)
+    }
+
+    fn books(&mut self, _: Timestamp, _: PeerId) -> Option<Synced> {
+        None
     }
 
     fn market(&self) -> Option<&Market> {

@@ -25,9 +25,9 @@ use pedlar_protocol::time::Timestamp;
 use pedlar_protocol::wire::Signed;
 
 use super::chain::Chain;
-use super::node::{Node, seller};
+use super::node::{Node, key};
 use super::truth::Truth;
-use super::{START, Trace, Violation};
+use super::{PRICE, START, Trace, Violation};
 use crate::dice::Dice;
 
 use weather::Weather;
@@ -182,7 +182,7 @@ impl Storm {
         let stake = Msat::new([0, 100_000, 1_000_000][dice.below(3) as usize]);
         let rules = Rules { xi: whole, mu: whole, proof: Msat::new(100_000), stake, ..Rules::default() };
         let peers = (0..NODES).map(|_| Peer {
-            node: seller(&mut dice, rules, true),
+            node: Node::new(key(&mut dice), rules, Some(PRICE), true),
             up: true,
             life: 0,
             stingy: dice.below(6) == 0,

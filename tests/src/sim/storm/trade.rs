@@ -16,7 +16,7 @@ use pedlar_protocol::wire::Signed;
 
 use super::weather::FUTURE_OFFER;
 use super::{Buying, Effect, Event, Message, NODES, Packet, Selling, Storm};
-use crate::sim::{Violation, root, size};
+use crate::sim::{PRICE, Violation, root, size};
 
 /// As the node's: nothing heard for so long, and a stream is over.
 const IDLE: Duration = Duration::from_secs(25);
@@ -123,7 +123,7 @@ impl Storm {
         }
         match admitted {
             Ok(admitted) => {
-                peer.truth.admitted(whom, quote, super::super::PRICE, size().bytes_in(admitted));
+                peer.truth.admitted(whom, quote, PRICE, size().bytes_in(admitted));
                 let (a, b) = (peer.truth.check_a(whom, line), peer.truth.check_b());
                 self.hold(a);
                 self.hold(b);
