@@ -252,6 +252,8 @@ fn tell(market: &mut Market, event: WalletEvent) {
         WalletEvent::Outgoing(payment) => {
             outgoing(&payment).into_iter().for_each(|payment| market.handle_outgoing(now(), payment));
         }
+        // No channel is opened yet.
+        WalletEvent::Channel(_) => {}
     }
 }
 

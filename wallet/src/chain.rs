@@ -47,9 +47,12 @@ pub struct HistoryEntry {
 }
 
 impl State {
-    /// Asks for the history of every address ever shown, and for the tip.
+    /// Asks for the history of every address ever shown and of every channel that is looked at, and for the tip.
     pub(crate) fn sync_request(&self, now_ms: u64) -> SyncRequest<(KeychainKind, u32)> {
-        self.wallet.start_sync_with_revealed_spks_at(now_ms / 1000).build()
+        // No keychain has them; the number only tells requests apart.
+        let channels = self.channel_scripts().into_iter().map(|spk| ((KeychainKind::Internal, u32::MAX), spk));
+        let request = self.wallet.start_sync_with_revealed_spks_at(now_ms / 1000).spks_with_indexes(channels);
+        request.expected_spk_txids(self.expected_of_channels()).build()
     }
 
     /// All transactions of the wallet, so that a server isn't asked for them again.
@@ -74,17 +77,19 @@ impl State {
         self.wallet.apply_update(update).map_err(|_| AbsorbError::Implausible)?;
         let live = self.live_transactions()?;
         self.keep_own(&live)?;
-        let (payments, incoming) = {
+        let (payments, incoming, channels) = {
             let view = View::of(&self.wallet);
             let payments = changed_payments(self.open_payments(view.tip)?, &view, &listed);
-            (payments, self.changed_incoming(&view)?)
+            (payments, self.changed_incoming(&view)?, self.judge_channels(&view)?)
         };
         self.commit(|tx| {
             payments.iter().try_for_each(|payment| write_state(tx, payment))?;
+            channels.write(tx)?;
             incoming.iter().try_for_each(|incoming| write_incoming(tx, incoming, now_ms))
         })?;
         let keys = payments.iter().map(|p| EventKey::Outgoing(p.id));
         let keys = keys.chain(incoming.iter().map(|i| EventKey::Incoming(i.outpoint)));
+        let keys = keys.chain(self.tell_channels(channels));
         let moved = self.wallet.latest_checkpoint().block_id() != old_tip;
         let (here, away) = live.iter().map(|tx| tx.compute_txid()).partition(|txid| listed.contains(txid));
         Ok(Absorbed {

@@ -1,15 +1,24 @@
 //! One-way payment channels on the chain: what the buyer locks up, what it signs for the seller, and how it ends
 //! (MONEY.md 5).
 //!
-//! The pure rooms, [`Terms`], [`Funded`] and [`Split`], hold the script and every transaction that can spend it; they
-//! know no file and no server, so that a seller checks a voucher wherever it arrives. What is ours, and when it is sent,
-//! is decided on the wallet thread.
+//! | room | holds |
+//! |---|---|
+//! | `terms`, `funded`, `settle`, `close` | the script and every transaction that can spend it, as pure values: a seller checks a voucher wherever it arrives |
+//! | `open` | our key, the funding, vouchers |
+//! | `ends`, `closing` | settlements, refunds and closes: stored, then sent |
+//! | `facts` | where each channel stands on the chain |
+//! | `rows` | all that as it is stored |
 //!
 //! **Invariant:** nothing foreign is ever signed: both sides build each transaction themselves and exchange numbers and
 //! signatures.
 
 mod close;
+mod closing;
+mod ends;
+mod facts;
 mod funded;
+mod open;
+mod rows;
 mod settle;
 mod terms;
 #[cfg(test)]
@@ -17,7 +26,15 @@ mod tests;
 
 use std::fmt;
 
+use crate::state::StoreError;
+use crate::status::Closed;
+
+pub(crate) use ends::OfferTerms;
+pub use ends::{EndError, Ending, MAX_CLOSES, Offer, Settled};
+pub(crate) use facts::Watch;
+pub use facts::{ChannelEnd, ChannelFact, Shares, TxState};
 pub use funded::{Funded, Voucher, VoucherError};
+pub use open::{ChannelError, ChannelKey, FundError, Funding, MAX_CHANNELS, MAX_FUNDING_BYTES, SignError, WatchError};
 pub use settle::{Split, SplitError};
 pub use terms::{Terms, TermsError};
 
@@ -52,3 +69,20 @@ impl Role {
         }
     }
 }
+
+/// What happens to the wallet itself is an error of each operation alike.
+macro_rules! through_channel {
+    ($($error:ty),+) => {$(
+        impl From<StoreError> for $error {
+            fn from(error: StoreError) -> Self {
+                Self::Channel(error.into())
+            }
+        }
+        impl From<Closed> for $error {
+            fn from(error: Closed) -> Self {
+                Self::Channel(error.into())
+            }
+        }
+    )+};
+}
+through_channel!(FundError, WatchError, SignError, EndError);

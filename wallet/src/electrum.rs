@@ -36,6 +36,8 @@ const MAX_ADDRESSES: usize = 4;
 const BATCH: usize = 500;
 /// Blocks within which an estimated fee should confirm: a top-up is waited for, but not at any price.
 const FEE_TARGET: usize = 3;
+/// The same for what must not wait: the close of a channel (MONEY.md 5).
+const URGENT_TARGET: usize = 2;
 /// Estimates outside are mistakes or lies and are ignored, in sat per 1,000 vB: up to 10,000 sat/vB.
 const PLAUSIBLE_FEE: std::ops::RangeInclusive<f64> = 1.0..=10_000_000.0;
 
@@ -211,8 +213,8 @@ fn check_block(expected: BlockHash, header: &Header) -> Result<(), ServerFault> 
 }
 
 /// The server's fee estimate, or `None` when it has none or an implausible one.
-fn estimate(client: &Client) -> Result<Option<FeeRate>, electrum_client::Error> {
-    let btc_per_kvb = client.inner.estimate_fee(FEE_TARGET, None)?;
+fn estimate(client: &Client, target: usize) -> Result<Option<FeeRate>, electrum_client::Error> {
+    let btc_per_kvb = client.inner.estimate_fee(target, None)?;
     Ok(plausible_fee(btc_per_kvb))
 }
 

@@ -9,6 +9,7 @@ use bitcoin::OutPoint;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::channel::{ChannelFact, ChannelId};
 use crate::payments::{Payment, PaymentId};
 use crate::state::{State, StoreError};
 use crate::watch::Incoming;
@@ -22,6 +23,7 @@ const QUEUE: usize = 256;
 pub enum WalletEvent {
     Incoming(Incoming),
     Outgoing(Payment),
+    Channel(ChannelFact),
     Tip { height: u32 },
 }
 
@@ -30,10 +32,11 @@ pub enum WalletEvent {
 pub(crate) enum EventKey {
     Incoming(OutPoint),
     Outgoing(PaymentId),
+    Channel(ChannelId),
     Tip,
 }
 
-/// Changes not yet reported; at most one entry for each output and payment.
+/// Changes not yet reported; at most one entry for each output, payment and channel.
 pub(crate) struct Events {
     sender: mpsc::Sender<WalletEvent>,
     changed: BTreeSet<EventKey>,
@@ -71,7 +74,9 @@ impl Events {
             let height = state.wallet.latest_checkpoint().height();
             let event = match key {
                 EventKey::Incoming(outpoint) => state.incoming(outpoint, height)?.map(WalletEvent::Incoming),
+                EventKey::Outgoing(id) if state.funds_channel(id)? => None,
                 EventKey::Outgoing(id) => state.payment(id)?.map(WalletEvent::Outgoing),
+                EventKey::Channel(id) => state.channel_fact(id, height).map(WalletEvent::Channel),
                 EventKey::Tip => Some(WalletEvent::Tip { height }),
             };
             if let Some(event) = event {

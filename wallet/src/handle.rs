@@ -1,5 +1,7 @@
 //! How others talk to the wallet.
 
+mod channels;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

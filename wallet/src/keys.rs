@@ -1,6 +1,6 @@
 //! The 12 words and what is derived from them.
 //!
-//! Words → 64-byte BIP39 seed → coin keys (BIP84, this crate only) and named secrets (BLAKE3, [`Keys::derive`]).
+//! Words → 64-byte BIP39 seed → coin keys (BIP84) and channel keys (this crate only) and named secrets (BLAKE3, [`Keys::derive`]).
 
 mod seed_file;
 #[cfg(test)]
@@ -10,7 +10,7 @@ use std::fmt::{self, Write as _};
 
 use bip39::{Language, Mnemonic};
 use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
-use bitcoin::secp256k1::{All, Secp256k1};
+use bitcoin::secp256k1::{All, Secp256k1, SecretKey};
 use zeroize::Zeroizing;
 
 pub use seed_file::{CreateSeedError, OpenSeedError, Sealed, SeedFile};
@@ -18,6 +18,8 @@ pub use seed_file::{CreateSeedError, OpenSeedError, Sealed, SeedFile};
 /// Bytes of randomness behind 12 words (BIP39: 128 bits + 4 bits of checksum).
 const ENTROPY_LEN: usize = 16;
 const WORD_COUNT: usize = 12;
+/// The coin type of all test networks (SLIP-44).
+const TEST_COIN: u32 = 1;
 /// Room for 12 words of at most 8 letters, so that the phrase is never moved and its old copy left in memory.
 const PHRASE_CAPACITY: usize = WORD_COUNT * 9;
 
@@ -123,7 +125,6 @@ impl Keys {
         network: bitcoin::Network,
         secp: &Secp256k1<All>,
     ) -> Result<(bitcoin::bip32::Fingerprint, Xpub), bitcoin::bip32::Error> {
-        const TEST_COIN: u32 = 1;
         let master = self.master(network)?;
         let path = [
             ChildNumber::from_hardened_idx(84)?,
@@ -131,6 +132,52 @@ impl Keys {
             ChildNumber::from_hardened_idx(0)?,
         ];
         Ok((master.fingerprint(secp), Xpub::from_priv(secp, &master.derive_priv(secp, &path)?)))
+    }
+
+    /// The key of a channel, `m/1001'/1'/role'/index'`: a purpose of its own, so that no coin's key is ever one of a
+    /// channel. Who asks erases it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keys::master`].
+    pub(crate) fn channel_key(
+        &self,
+        network: bitcoin::Network,
+        role: u32,
+        index: u32,
+        secp: &Secp256k1<All>,
+    ) -> Result<SecretKey, bitcoin::bip32::Error> {
+        self.secret([1001, TEST_COIN, role, index].map(ChildNumber::from_hardened_idx), network, secp)
+    }
+
+    /// The key of one of our coins, `m/84'/1'/0'/keychain/index`. Who asks erases it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keys::master`].
+    pub(crate) fn coin_key(
+        &self,
+        network: bitcoin::Network,
+        keychain: u32,
+        index: u32,
+        secp: &Secp256k1<All>,
+    ) -> Result<SecretKey, bitcoin::bip32::Error> {
+        let account = [84, TEST_COIN, 0].map(ChildNumber::from_hardened_idx);
+        let coin = [keychain, index].map(ChildNumber::from_normal_idx);
+        self.secret(account.into_iter().chain(coin), network, secp)
+    }
+
+    fn secret(
+        &self,
+        path: impl IntoIterator<Item = Result<ChildNumber, bitcoin::bip32::Error>>,
+        network: bitcoin::Network,
+        secp: &Secp256k1<All>,
+    ) -> Result<SecretKey, bitcoin::bip32::Error> {
+        let path = path.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut master = self.master(network)?;
+        let derived = master.derive_priv(secp, &path);
+        master.private_key.non_secure_erase();
+        derived.map(|derived| derived.private_key)
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Records {
     pub tip_height: u32,
     /// What was paid to us.
     pub incoming: Vec<Incoming>,
-    /// What we paid, or mean to pay.
+    /// What we paid, or mean to pay, but for the funding of channels.
     pub payments: Vec<Payment>,
     block_1: Option<BlockHash>,
     pins: HashMap<String, Fingerprint>,
@@ -58,7 +58,8 @@ impl Records {
         let pins = pins.query_map([], |row| Ok((row.get(0)?, Fingerprint(row.get(1)?))))?;
         let mut incoming = db.prepare("SELECT * FROM pedlar_incoming")?;
         let incoming = incoming.query_map([], |row| read_incoming(row, tip_height))?;
-        let mut payments = db.prepare(SELECT)?;
+        let funding = "SELECT payment FROM pedlar_channels WHERE payment IS NOT NULL";
+        let mut payments = db.prepare(&format!("{SELECT} WHERE p.id NOT IN ({funding})"))?;
         let payments = payments.query_map([], read_payment)?;
         Ok(Self {
             tip_height,

@@ -16,6 +16,7 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
 
+use crate::channel::Watch;
 use crate::electrum::{Fingerprint, ServerUrl};
 use crate::keys::Keys;
 use crate::ladder::{Ladder, LadderError};
@@ -25,7 +26,7 @@ use crate::network::Network;
 pub const FILE_NAME: &str = "wallet.sqlite";
 /// Our tables. BDK's carry versions of their own: where a new BDK changes them, a step of ours comes with it, empty if
 /// need be, so that a copy of the file is kept before.
-pub(crate) const LADDER: Ladder = Ladder { steps: &[STEP_1, STEP_2, STEP_3], exclusive: true };
+pub(crate) const LADDER: Ladder = Ladder { steps: &[STEP_1, STEP_2, STEP_3, STEP_4], exclusive: true };
 const STEP_1: &str = "
 CREATE TABLE pedlar_wallet (
     one           INTEGER PRIMARY KEY CHECK (one = 1),
@@ -95,6 +96,45 @@ ALTER TABLE pedlar_payments DROP COLUMN fee_sat;
 ";
 /// How high the chain was when an address was given out; 0 where that is not known.
 const STEP_3: &str = "ALTER TABLE pedlar_addresses ADD COLUMN given_height INTEGER NOT NULL DEFAULT 0;";
+/// Channels, and the transactions of ours that end them.
+const STEP_4: &str = "
+ALTER TABLE pedlar_wallet ADD COLUMN channel_keys INTEGER NOT NULL DEFAULT 0; -- how many were ever allotted
+CREATE TABLE pedlar_channels (
+    id            BLOB PRIMARY KEY,
+    role          INTEGER NOT NULL,           -- ours: 0 buyer, 1 seller
+    key_index     INTEGER NOT NULL UNIQUE,
+    change_index  INTEGER,                    -- the buyer's address under internal keychain
+    buyer_pk      BLOB,                       -- this and what follows once it was agreed on
+    seller_pk     BLOB,
+    capacity_sat  INTEGER,
+    expiry_height INTEGER,
+    change_spk    BLOB,
+    close_fee_sat INTEGER,
+    payment       BLOB,                       -- the buyer's, which funds it
+    funding_txid  BLOB,                       -- the seller was told
+    funding_vout  INTEGER,
+    signed_sat    INTEGER NOT NULL DEFAULT 0, -- the most that the buyer signed for
+    ended         INTEGER NOT NULL DEFAULT 0  -- 1 when nothing of it is looked at any more
+) STRICT;
+CREATE UNIQUE INDEX pedlar_channels_by_payment ON pedlar_channels (payment);
+CREATE TABLE pedlar_ends (
+    txid    BLOB PRIMARY KEY,
+    raw     BLOB NOT NULL,
+    kind    INTEGER NOT NULL,
+    fee_sat INTEGER NOT NULL,
+    state   INTEGER NOT NULL,
+    newest  INTEGER NOT NULL                  -- 0 when a later one took its place
+) STRICT;
+CREATE TABLE pedlar_ended (
+    txid    BLOB NOT NULL REFERENCES pedlar_ends (txid),
+    place   INTEGER NOT NULL,                 -- of the input
+    channel BLOB NOT NULL REFERENCES pedlar_channels (id),
+    cum_sat INTEGER,                          -- of the voucher, where it is by one
+    sig     BLOB,
+    PRIMARY KEY (txid, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pedlar_ended_channels ON pedlar_ended (channel);
+";
 
 /// The wallet's whole durable state.
 ///
@@ -105,6 +145,8 @@ pub(crate) struct State {
     pub(crate) db: Connection,
     pub(crate) keys: Keys,
     pub(crate) network: Network,
+    /// The channels that are looked at, as they were last told.
+    pub(crate) channels: Watch,
     /// Why the last change is not in the file.
     unwritten: Option<String>,
 }
@@ -127,8 +169,9 @@ impl State {
         })?;
         db.pragma_update(None, "foreign_keys", true)?;
         let wallet = load(stored, network, &keys)?;
-        let mut state = Self { wallet, db, keys, network, unwritten: None };
+        let mut state = Self { wallet, db, keys, network, channels: Watch::new(), unwritten: None };
         state.commit(|_| Ok(()))?;
+        state.load_channels()?;
         Ok(state)
     }
 

@@ -44,8 +44,11 @@ pub struct WalletStatus {
     pub confirmed_sat: u64,
     /// Unconfirmed or immature, change included.
     pub pending_sat: u64,
-    /// Amounts and fees of payments that are signed and in no block yet; in neither of the above.
+    /// Amounts and fees of payments, the funding of channels among them, that are signed and in no block yet; in neither
+    /// of the above.
     pub reserved_sat: u64,
+    /// What of the channels that we opened is neither signed away nor on its way back.
+    pub channels_sat: u64,
     /// In the order of the configuration; one of them is in use, or is connected to.
     pub servers: Vec<ServerStatus>,
     /// When a server last told everything, in ms since the epoch.

@@ -14,12 +14,16 @@ use crate::keys::Words;
 use crate::network::Network;
 use crate::state::State;
 
-const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+const PHRASES: [&str; 2] = [
+    "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about",
+    "legal winner thank year wave sausage worth useful legal winner thank yellow",
+];
 
 /// The wallet, and the chain that it is told of.
 pub(crate) struct Feed {
     pub(crate) state: State,
     dir: TempDir,
+    phrase: &'static str,
     blocks: Vec<BlockHash>,
     /// Ticks with each update, so that each is later than the last.
     now_s: u64,
@@ -28,16 +32,25 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) fn new() -> Self {
+        Self::of(PHRASES[0])
+    }
+
+    /// The wallet of other words.
+    pub(crate) fn other() -> Self {
+        Self { drawn: 100, ..Self::of(PHRASES[1]) }
+    }
+
+    fn of(phrase: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash();
-        Self { state: open(&dir), dir, blocks: vec![genesis], now_s: 1_700_000_000, drawn: 0 }
+        Self { state: open(&dir, phrase), dir, phrase, blocks: vec![genesis], now_s: 1_700_000_000, drawn: 0 }
     }
 
     /// Closes the wallet and opens it again, as after a crash.
     pub(crate) fn reopen(self) -> Self {
         let Self { state, dir, .. } = self;
         drop(state);
-        Self { state: open(&dir), dir, ..self }
+        Self { state: open(&dir, self.phrase), dir, ..self }
     }
 
     /// A copy of the wallet as it is.
@@ -50,9 +63,9 @@ impl Feed {
     /// Loses the wallet, and goes on with a copy; the chain is as it is.
     pub(crate) fn back_from(self, copy: TempDir) -> Self {
         drop(self.state);
-        let keys = Words::parse(PHRASE).unwrap().keys();
+        let keys = Words::parse(self.phrase).unwrap().keys();
         crate::revive(copy.path(), Network::Regtest, keys, self.now_s * 1000).unwrap();
-        Self { state: open(&copy), dir: copy, ..self }
+        Self { state: open(&copy, self.phrase), dir: copy, ..self }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -143,8 +156,8 @@ impl Feed {
     }
 }
 
-fn open(dir: &TempDir) -> State {
-    State::open(dir.path(), Network::Regtest, Words::parse(PHRASE).unwrap().keys(), false).unwrap()
+fn open(dir: &TempDir, phrase: &str) -> State {
+    State::open(dir.path(), Network::Regtest, Words::parse(phrase).unwrap().keys(), false).unwrap()
 }
 
 /// A transaction that moves `from` to `to`; nobody here checks signatures.

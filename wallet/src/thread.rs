@@ -1,5 +1,6 @@
 //! The wallet thread: it owns the coins, answers commands, and decides what the line does next.
 
+mod channels;
 mod core;
 mod outbox;
 pub(crate) mod rehearsal;

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use bdk_wallet::Wallet;
-use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
+use bdk_wallet::chain::{CanonicalizationParams, ChainPosition, ConfirmationBlockTime};
 use bitcoin::{BlockHash, Txid};
 
-/// A snapshot of the tip and of where each valid transaction of the wallet stands.
+/// A snapshot of the tip and of where each valid transaction stands that the wallet knows, also of those that move none of
+/// its coins: what ends a channel may not.
 pub(crate) struct View<'a> {
     wallet: &'a Wallet,
     pub(crate) tip: u32,
@@ -34,8 +35,10 @@ pub(crate) enum Standing {
 
 impl<'a> View<'a> {
     pub(crate) fn of(wallet: &'a Wallet) -> Self {
-        let standing = wallet.transactions().map(|tx| (tx.tx_node.txid, tx.chain_position)).collect();
-        Self { wallet, tip: wallet.latest_checkpoint().height(), standing }
+        let tip = wallet.latest_checkpoint().block_id();
+        let valid = wallet.tx_graph().list_canonical_txs(wallet.local_chain(), tip, CanonicalizationParams::default());
+        let standing = valid.map(|tx| (tx.tx_node.txid, tx.chain_position)).collect();
+        Self { wallet, tip: tip.height, standing }
     }
 
     pub(crate) fn standing(&self, txid: Txid) -> Standing {

@@ -22,7 +22,7 @@ pub const FINAL_DEPTH: u32 = 6;
 /// How deep final payments are still looked at, in blocks: a reorganisation that deep (a day) would be news.
 pub(crate) const WATCH_DEPTH: u32 = 144;
 /// Coinbase outputs are spendable, and reported, from this depth (consensus).
-const COINBASE_MATURITY: u32 = 100;
+pub(crate) const COINBASE_MATURITY: u32 = 100;
 /// How long a payment that vanished is reported at each start, in ms: nodes drop it from their mempools by then.
 const GONE_MS: u64 = 14 * 24 * 3_600_000;
 

@@ -39,6 +39,9 @@ impl Terms {
         if !(2 * MIN_OUTPUT_SAT..=bitcoin::Amount::MAX_MONEY.to_sat()).contains(&self.capacity_sat) {
             return Err(TermsError::Capacity { sat: self.capacity_sat });
         }
+        if self.close_fee_sat > self.capacity_sat {
+            return Err(TermsError::CloseFee { sat: self.close_fee_sat, capacity_sat: self.capacity_sat });
+        }
         if self.buyer_pk == self.seller_pk || !self.buyer_pk.compressed || !self.seller_pk.compressed {
             return Err(TermsError::Keys);
         }
@@ -73,7 +76,7 @@ impl Terms {
     ///
     /// As [`Terms::check`].
     pub fn address(&self, network: Network) -> Result<Address, TermsError> {
-        Ok(Address::p2wsh(&*self.script()?, bitcoin::Network::from(network)))
+        Ok(Address::p2wsh(&self.script()?, bitcoin::Network::from(network)))
     }
 
     /// The most that a voucher may give, in sat: the buyer's output always exists, else the seller's own would be the
@@ -92,6 +95,8 @@ pub enum TermsError {
     Expiry { height: u32 },
     #[error("{sat} sat can't be shared out: a channel holds {} sat at least", 2 * MIN_OUTPUT_SAT)]
     Capacity { sat: u64 },
+    #[error("closing would cost {sat} sat of {capacity_sat} sat")]
+    CloseFee { sat: u64, capacity_sat: u64 },
     #[error("a channel takes two different, compressed keys")]
     Keys,
 }

@@ -1,5 +1,8 @@
 //! The life of a channel without a wallet: every transaction that may spend it, judged by Bitcoin's consensus code.
 
+mod life;
+mod opening;
+mod two;
 mod vectors;
 
 use bitcoin::hashes::Hash;

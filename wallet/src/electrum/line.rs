@@ -12,7 +12,9 @@ use bitcoin::{FeeRate, Transaction, Txid};
 use electrum_client::ElectrumApi;
 
 use super::stream::Budget;
-use super::{BATCH, Expected, Greeting, ReadWrite, Server, ServerFault, ServerUrl, estimate};
+use super::{
+    BATCH, Expected, FEE_TARGET, Greeting, ReadWrite, Server, ServerFault, ServerUrl, URGENT_TARGET, estimate,
+};
 
 /// One job is under way at most, so neither queue ever holds more.
 const ONE: usize = 1;
@@ -58,7 +60,11 @@ pub(crate) enum Outcome {
         txid: Txid,
         accepted: bool,
     },
-    Fee(Option<FeeRate>),
+    /// What the server asks for, where it knows: for a few blocks, and for the next two.
+    Fee {
+        usual: Option<FeeRate>,
+        urgent: Option<FeeRate>,
+    },
     Visited {
         greeting: Greeting,
         tip: u32,
@@ -233,11 +239,13 @@ impl Worker {
                 let taken = send.iter().filter_map(taken).collect::<Result<_, _>>()?;
                 Ok(Outcome::Visited { greeting, tip, taken })
             }
-            Job::EstimateFee => match self.server()?.job(estimate) {
-                Ok(fee) => Ok(Outcome::Fee(fee)),
-                Err(ServerFault::Refused) => Ok(Outcome::Fee(None)),
-                Err(fault) => Err(fault),
-            },
+            Job::EstimateFee => {
+                let asked = |target| match self.server()?.job(|client| estimate(client, target)) {
+                    Err(ServerFault::Refused) => Ok(None),
+                    asked => asked,
+                };
+                Ok(Outcome::Fee { usual: asked(FEE_TARGET)?, urgent: asked(URGENT_TARGET)? })
+            }
             Job::Ping => self.server()?.job(|client| {
                 client.inner.ping()?;
                 let mut new_block = false;

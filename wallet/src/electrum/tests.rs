@@ -136,7 +136,7 @@ fn lies_that_make_the_libraries_panic_end_only_the_connection() {
 fn a_servers_words_are_not_repeated() {
     let server = Scripted::start(None, |request| honest(request).filter(|_| !request.contains("estimatefee")));
     let (server, _) = server.connect("tcp", &expected()).unwrap();
-    let fault = server.job(estimate).unwrap_err();
+    let fault = server.job(|client| estimate(client, FEE_TARGET)).unwrap_err();
     assert_eq!(fault, ServerFault::Refused);
     assert!(!fault.to_string().contains("555"));
 }

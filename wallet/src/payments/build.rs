@@ -97,8 +97,9 @@ impl State {
     }
 
     /// Coins that must not be chosen: those of live payments, whatever the server says of them; what strangers sent and
-    /// may still take back; the change of a payment that was bumped, since an older version may be mined instead.
-    pub(super) fn unspendable(&self) -> Result<Vec<OutPoint>, StoreError> {
+    /// may still take back; the change of a payment that was bumped, since an older version may be mined instead; what the
+    /// end of a channel brings, since what spends it would make raising its fee dear.
+    pub(crate) fn unspendable(&self) -> Result<Vec<OutPoint>, StoreError> {
         let versions = self.live_versions()?;
         let mut spenders: HashMap<OutPoint, usize> = HashMap::new();
         for input in versions.iter().flat_map(|tx| &tx.input) {
@@ -106,7 +107,9 @@ impl State {
         }
         let alone =
             |tx: &&Arc<Transaction>| tx.input.iter().all(|input| spenders.get(&input.previous_output) == Some(&1));
-        let safe: HashSet<Txid> = versions.iter().filter(alone).map(|tx| tx.compute_txid()).collect();
+        let ends: HashSet<Txid> = self.live_ends(false)?.iter().map(Transaction::compute_txid).collect();
+        let safe: HashSet<Txid> =
+            versions.iter().filter(alone).map(|tx| tx.compute_txid()).filter(|txid| !ends.contains(txid)).collect();
         let waiting = self
             .wallet
             .list_unspent()

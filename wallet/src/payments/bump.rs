@@ -96,6 +96,9 @@ impl State {
     fn stuck(&self, txid: Txid) -> Result<Stuck, BumpError> {
         let payments = self.payments_of(txid)?;
         let first = payments.first().ok_or(BumpError::Unknown)?;
+        if self.funds_channel(first.id)? {
+            return Err(BumpError::Channel);
+        }
         match first.state {
             PaymentState::Confirmed { height, .. } | PaymentState::Final { height } => {
                 return Err(BumpError::Confirmed { height });
@@ -197,6 +200,8 @@ pub enum BumpError {
     Rival { by: Txid },
     #[error("its change is spent by {by}: bump that one, a miner takes both for its fee")]
     Spent { by: Txid },
+    #[error("it funds a channel, which would be another one if it were replaced")]
+    Channel,
     #[error("too little: a replacement pays at least {least_sat_vb} sat/vB here")]
     RateTooLow { least_sat_vb: u64 },
     #[error("it would pay {rate_sat_vb} sat/vB, above the ceiling of {ceiling_sat_vb} sat/vB")]

@@ -90,15 +90,25 @@ impl State {
     }
 
     /// The current transaction of each live payment, each once, the oldest first: a younger one may spend an older
-    /// one's change.
+    /// one's change; then those that are to end channels.
     pub(crate) fn live_transactions(&self) -> Result<Vec<Arc<Transaction>>, StoreError> {
         let condition = format!("{} AND v.number = p.version", live());
-        self.transactions(&condition)
+        let ends = self.live_ends(true)?.into_iter().map(Arc::new);
+        Ok(self.transactions(&condition)?.into_iter().chain(ends).collect())
     }
 
-    /// All versions of live payments, also those that were replaced: a miner may have kept one.
+    /// All versions of live payments and of what is to end channels, also those that were replaced: a miner may have
+    /// kept one.
     pub(crate) fn live_versions(&self) -> Result<Vec<Arc<Transaction>>, StoreError> {
-        self.transactions(&live())
+        let ends = self.live_ends(false)?.into_iter().map(Arc::new);
+        Ok(self.transactions(&live())?.into_iter().chain(ends).collect())
+    }
+
+    /// A transaction that ever was a version of a payment.
+    pub(crate) fn version(&self, txid: Txid) -> Result<Option<Transaction>, StoreError> {
+        let mut query = self.db.prepare_cached("SELECT raw FROM pedlar_transactions WHERE txid = ?1")?;
+        let raw: Option<Vec<u8>> = query.query_row([txid.to_byte_array()], |row| row.get(0)).optional()?;
+        Ok(raw.map(|raw| decode(&raw)).transpose()?)
     }
 
     fn transactions(&self, condition: &str) -> Result<Vec<Arc<Transaction>>, StoreError> {
@@ -111,7 +121,7 @@ impl State {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// This transaction, while it is the current one of a live payment.
+    /// This transaction, while it is the current one of a live payment, or is to end a channel.
     pub(crate) fn live_transaction(&self, txid: Txid) -> Result<Option<Arc<Transaction>>, StoreError> {
         let mut query = self.db.prepare_cached(&format!(
             "SELECT t.raw FROM pedlar_transactions t JOIN pedlar_versions v ON v.txid = t.txid
@@ -119,7 +129,10 @@ impl State {
             live()
         ))?;
         let raw: Option<Vec<u8>> = query.query_row([txid.to_byte_array()], |row| row.get(0)).optional()?;
-        Ok(raw.map(|raw| decode(&raw)).transpose()?.map(Arc::new))
+        match raw {
+            Some(raw) => Ok(Some(Arc::new(decode(&raw)?))),
+            None => Ok(self.live_ends(true)?.into_iter().find(|end| end.compute_txid() == txid).map(Arc::new)),
+        }
     }
 
     /// sat and fees of live payments: on their way out.

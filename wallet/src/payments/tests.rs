@@ -377,7 +377,9 @@ fn a_wallet_of_the_first_schema_keeps_its_payments() {
              UPDATE pedlar_payments SET raw = (SELECT raw FROM pedlar_transactions);
              ALTER TABLE pedlar_payments DROP COLUMN version;
              DROP TABLE pedlar_versions; DROP TABLE pedlar_transactions;
-             ALTER TABLE pedlar_addresses DROP COLUMN given_height; PRAGMA user_version = 1;",
+             ALTER TABLE pedlar_addresses DROP COLUMN given_height; 
+             DROP TABLE pedlar_ended; DROP TABLE pedlar_ends; DROP TABLE pedlar_channels;
+             ALTER TABLE pedlar_wallet DROP COLUMN channel_keys; PRAGMA user_version = 1;",
         )
         .unwrap();
     let feed = feed.reopen();

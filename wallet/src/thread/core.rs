@@ -20,7 +20,7 @@ use crate::status::WalletStatus;
 
 /// Lowest fee rate paid, in sat/vB: older nodes relay nothing below. Also the rate until a server has an estimate, which
 /// it hasn't where blocks are not full.
-const MIN_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(1);
+pub(super) const MIN_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(1);
 /// Highest estimate believed, in sat/vB, whatever the configured limit.
 const MAX_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(500);
 /// How soon a consumer whose queue was full is tried again.
@@ -32,7 +32,9 @@ pub(crate) struct Core {
     pub(super) events: Events,
     pub(super) schedule: Schedule,
     /// What a server last asked for.
-    rate: FeeRate,
+    pub(super) rate: FeeRate,
+    /// What it asked for the next two blocks.
+    pub(super) urgent: FeeRate,
     /// The owner's ceiling: never more, whatever a server asks for.
     ceiling: FeeRate,
     synced_at_ms: Option<u64>,
@@ -49,8 +51,9 @@ impl Core {
         max_rate_sat_vb: u64,
     ) -> Result<Self, StoreError> {
         let ceiling = FeeRate::from_sat_per_vb(max_rate_sat_vb).unwrap_or(MAX_RATE).clamp(MIN_RATE, MAX_RATE);
-        let (rate, synced_at_ms) = (MIN_RATE, None);
-        let mut core = Self { state, events, schedule, rate, ceiling, synced_at_ms, stale: false, closing: false };
+        let (rate, urgent, synced_at_ms) = (MIN_RATE, MIN_RATE, None);
+        let mut core =
+            Self { state, events, schedule, rate, urgent, ceiling, synced_at_ms, stale: false, closing: false };
         core.mark_all()?;
         Ok(core)
     }
@@ -121,7 +124,7 @@ impl Core {
         self.state.estimate_fee(amounts, &fee)
     }
 
-    fn fee(&self, max_sat: u64) -> Fee {
+    pub(super) fn fee(&self, max_sat: u64) -> Fee {
         Fee { rate: self.rate, ceiling: self.ceiling, max_sat }
     }
 
@@ -154,6 +157,7 @@ impl Core {
         let payments = self.state.open_payments(tip)?;
         self.events.mark(incoming.iter().map(|i| EventKey::Incoming(i.outpoint)));
         self.events.mark(payments.iter().map(|open| EventKey::Outgoing(open.payment.id)));
+        self.events.mark(self.state.channels.keys().copied().map(EventKey::Channel));
         self.events.mark([EventKey::Tip]);
         Ok(())
     }
@@ -190,7 +194,10 @@ impl Core {
             }
             Outcome::Broadcast { txid, accepted } => self.handle_broadcast(txid, accepted)?,
             // What a server said before, or another one, is no estimate of this one.
-            Outcome::Fee(rate) => self.rate = rate.unwrap_or(MIN_RATE).max(MIN_RATE),
+            Outcome::Fee { usual, urgent } => {
+                self.rate = usual.unwrap_or(MIN_RATE).max(MIN_RATE);
+                self.urgent = urgent.unwrap_or(MIN_RATE).max(self.rate);
+            }
             Outcome::Ponged { new_block } => self.schedule.handle_ponged(new_block, now),
             Outcome::Failed(fault) => self.fail(fault),
             Outcome::Visited { .. } => {}
@@ -216,7 +223,7 @@ impl Core {
             | Outcome::Synced { .. }
             | Outcome::Scanned(_)
             | Outcome::Broadcast { .. }
-            | Outcome::Fee(_)
+            | Outcome::Fee { .. }
             | Outcome::Ponged { .. } => return Ok(()),
         };
         let own_tip = self.tip();
@@ -279,6 +286,7 @@ impl Core {
             confirmed_sat: balance.confirmed.to_sat(),
             pending_sat: (balance.total() - balance.confirmed).to_sat(),
             reserved_sat: self.state.reserved_sat()?,
+            channels_sat: self.state.channels_sat(),
             servers: self.schedule.servers.statuses(),
             synced_at_ms: self.synced_at_ms,
             restoring: self.state.is_restoring()?,

@@ -28,6 +28,8 @@ pub(crate) enum Line {
         pending_sat: u64,
         /// On their way to others, fees included.
         reserved_sat: u64,
+        /// Left to us in the channels that we opened.
+        channels_sat: u64,
     },
 }
 
@@ -36,10 +38,11 @@ impl Verb for Args {
     type Summary = Done;
 
     fn show(line: Line, screen: &mut Screen) -> io::Result<()> {
-        let Line::Balance { confirmed_sat, pending_sat, reserved_sat } = line;
+        let Line::Balance { confirmed_sat, pending_sat, reserved_sat, channels_sat } = line;
         screen.text(format_args!("confirmed  {confirmed_sat} sat"))?;
         screen.text(format_args!("pending    {pending_sat} sat"))?;
-        screen.text(format_args!("reserved   {reserved_sat} sat"))
+        screen.text(format_args!("reserved   {reserved_sat} sat"))?;
+        screen.text(format_args!("channels   {channels_sat} sat"))
     }
 
     fn sum_up(_: Done, _: &mut Screen) -> io::Result<()> {
@@ -56,6 +59,7 @@ impl Remote for Args {
                 confirmed_sat: status.confirmed_sat,
                 pending_sat: status.pending_sat,
                 reserved_sat: status.reserved_sat,
+                channels_sat: status.channels_sat,
             }
         };
         out.line(balance).await?;

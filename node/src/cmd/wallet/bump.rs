@@ -149,6 +149,7 @@ fn not_bumped(error: &BumpError) -> Failure {
             .hint("pedlar wallet history lists the transactions; only payments that this wallet made can be bumped"),
         BumpError::Confirmed { .. } => Failure::new(Exit::Failure, "confirmed", error),
         BumpError::Rival { .. } => Failure::new(Exit::Failure, "rival", error),
+        BumpError::Channel => Failure::new(Exit::Failure, "channel", error),
         BumpError::Spent { .. } => Failure::new(Exit::Failure, "spent", error),
         BumpError::RateTooLow { least_sat_vb } => {
             Failure::usage("rate_too_low", error).hint(format!("--fee-rate {least_sat_vb}, or none"))
