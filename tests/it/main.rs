@@ -33,6 +33,7 @@ mod offers;
 mod pins;
 mod purchase;
 mod real_chain;
+mod real_channels;
 mod real_wallet;
 mod reorg;
 mod secrets;
