@@ -6,12 +6,14 @@
 //! | `terms`, `funded`, `settle`, `close` | the script and every transaction that can spend it, as pure values: a seller checks a voucher wherever it arrives |
 //! | `open` | our key, the funding, vouchers |
 //! | `ends`, `closing` | settlements, refunds and closes: stored, then sent |
+//! | `adopt` | channels that this wallet had before it was restored |
 //! | `facts` | where each channel stands on the chain |
 //! | `rows` | all that as it is stored |
 //!
 //! **Invariant:** nothing foreign is ever signed: both sides build each transaction themselves and exchange numbers and
 //! signatures.
 
+mod adopt;
 mod close;
 mod closing;
 mod ends;
@@ -29,6 +31,7 @@ use std::fmt;
 use crate::state::StoreError;
 use crate::status::Closed;
 
+pub use adopt::AdoptError;
 pub(crate) use ends::OfferTerms;
 pub use ends::{EndError, Ending, MAX_CLOSES, Offer, Settled};
 pub(crate) use facts::Watch;
@@ -85,4 +88,4 @@ macro_rules! through_channel {
         }
     )+};
 }
-through_channel!(FundError, WatchError, SignError, EndError);
+through_channel!(FundError, WatchError, SignError, EndError, AdoptError);

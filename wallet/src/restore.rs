@@ -21,6 +21,9 @@ use crate::state::{OpenError, State, StoreError};
 /// have not paid yet. More than all strangers together may hold, and few enough that the next search bridges them.
 pub(crate) const PASSED_OVER: u32 = 128;
 
+/// Keys of channels that are passed over: as many may have been allotted since the copy was made.
+const KEYS_PASSED_OVER: u32 = 1_000;
+
 /// Makes the copy of a wallet's file in `dir` a wallet that searches the chain at its next start; what it has of payees
 /// whose time is over is forgotten, since others may have got their addresses. The chain's block 1, where it is known.
 ///
@@ -56,7 +59,7 @@ impl State {
             for held in expired {
                 tx.execute("DELETE FROM pedlar_addresses WHERE address_index = ?1", [held.index])?;
             }
-            tx.execute("UPDATE pedlar_wallet SET restoring = 1", [])
+            tx.execute("UPDATE pedlar_wallet SET restoring = 1, channel_keys = channel_keys + ?1", [KEYS_PASSED_OVER])
         })?;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bdk_wallet::Wallet;
 use bdk_wallet::chain::{CanonicalizationParams, ChainPosition, ConfirmationBlockTime};
-use bitcoin::{BlockHash, Txid};
+use bitcoin::{BlockHash, Transaction, Txid};
 
 /// A snapshot of the tip and of where each valid transaction stands that the wallet knows, also of those that move none of
 /// its coins: what ends a channel may not.
@@ -42,20 +42,28 @@ impl<'a> View<'a> {
     }
 
     pub(crate) fn standing(&self, txid: Txid) -> Standing {
-        match self.standing.get(&txid) {
-            Some(ChainPosition::Confirmed { anchor, .. }) => Standing::Confirmed {
+        let tx = || self.wallet.tx_graph().get_tx(txid);
+        self.valid(txid).unwrap_or_else(|| tx().map_or(Standing::Gone, |tx| self.rival(&tx)))
+    }
+
+    /// Where a transaction stands that the wallet may not know, because it moves none of its coins.
+    pub(crate) fn standing_of(&self, tx: &Transaction) -> Standing {
+        self.valid(tx.compute_txid()).unwrap_or_else(|| self.rival(tx))
+    }
+
+    fn valid(&self, txid: Txid) -> Option<Standing> {
+        Some(match self.standing.get(&txid)? {
+            ChainPosition::Confirmed { anchor, .. } => Standing::Confirmed {
                 height: anchor.block_id.height,
                 block_hash: anchor.block_id.hash,
                 depth: (self.tip + 1).saturating_sub(anchor.block_id.height),
             },
-            Some(ChainPosition::Unconfirmed { .. }) => Standing::Unconfirmed,
-            None => self.rival(txid),
-        }
+            ChainPosition::Unconfirmed { .. } => Standing::Unconfirmed,
+        })
     }
 
-    fn rival(&self, txid: Txid) -> Standing {
-        let Some(tx) = self.wallet.tx_graph().get_tx(txid) else { return Standing::Gone };
-        let rivals = self.wallet.tx_graph().direct_conflicts(&tx);
+    fn rival(&self, tx: &Transaction) -> Standing {
+        let rivals = self.wallet.tx_graph().direct_conflicts(tx);
         let valid = rivals.filter_map(|(_, by)| self.standing.get(&by).map(|position| (by, position.is_confirmed())));
         // Several are possible where it spends several coins: one in a block decides.
         let first = valid.max_by_key(|&(by, confirmed)| (confirmed, by));

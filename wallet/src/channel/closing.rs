@@ -93,7 +93,7 @@ impl State {
     fn draft(&mut self, closes: &[(ChannelId, Voucher)], old: Option<&EndRow>) -> Result<Draft, EndError> {
         let (mut parts, mut rows) = (Vec::new(), Vec::new());
         for (id, voucher) in closes {
-            let (row, funded) = self.funded_channel(*id, Role::Seller)?;
+            let (row, funded) = self.unended(*id, Role::Seller)?;
             funded.verify(voucher)?;
             parts.push((funded, *voucher));
             rows.push(row);

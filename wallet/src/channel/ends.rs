@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bitcoin::consensus::encode::serialize;
 use bitcoin::{FeeRate, ScriptBuf, Transaction, Txid, Weight};
 
-use super::rows::{EndKind, EndRow};
+use super::rows::{ChannelRow, EndKind, EndRow};
 use super::{ChannelError, ChannelId, Funded, Role, Split, SplitError, Voucher, VoucherError};
 use crate::payments::Fee;
 use crate::state::State;
@@ -61,7 +61,7 @@ impl State {
         terms: OfferTerms,
         fee: &Fee,
     ) -> Result<Offer, EndError> {
-        let (row, funded) = self.funded_channel(id, role)?;
+        let (row, funded) = self.unended(id, role)?;
         let seller_spk = match role {
             Role::Seller if paid_sat > 0 => Some(self.own_spk()?),
             Role::Seller | Role::Buyer => terms.seller_spk,
@@ -91,13 +91,16 @@ impl State {
         fee: &Fee,
         now_ms: u64,
     ) -> Result<Settled, EndError> {
-        let (row, funded) = self.funded_channel(id, role)?;
+        let (row, funded) = self.unended(id, role)?;
         let Offer { split, sig: theirs } = offer;
         let tx = funded.settlement(split)?;
         let weight = settlement_weight(&funded, &tx)?;
         let fee_sat = funded.terms().capacity_sat.saturating_sub(total(&tx));
-        if fee_sat < fee_at(FeeRate::BROADCAST_MIN, weight)? {
-            return Err(EndError::RateTooLow { least_sat: fee_at(FeeRate::BROADCAST_MIN, weight)? });
+        // What waits already must not be left for something that can't take its place.
+        let waiting = self.live_end(id)?.filter(|old| old.tx.compute_txid() != tx.compute_txid());
+        let least_sat = least_fee(waiting.as_slice(), weight)?.max(fee_at(FeeRate::BROADCAST_MIN, weight)?);
+        if fee_sat < least_sat {
+            return Err(EndError::RateTooLow { least_sat });
         }
         if split.fee_from == role && fee_at(fee.ceiling, weight)? < split.fee_sat {
             return Err(EndError::AboveCeiling { fee_sat: split.fee_sat });
@@ -121,7 +124,7 @@ impl State {
     ///
     /// Before the channel's end, and when the fee doesn't fit.
     pub(crate) fn refund_channel(&mut self, id: ChannelId, fee: &Fee, now_ms: u64) -> Result<Ending, EndError> {
-        let (row, funded) = self.funded_channel(id, Role::Buyer)?;
+        let (row, funded) = self.unended(id, Role::Buyer)?;
         let (height, expiry_height) = (self.wallet.latest_checkpoint().height(), funded.terms().expiry_height);
         if height < expiry_height {
             return Err(EndError::TooEarly { height, expiry_height });
@@ -164,12 +167,14 @@ impl State {
         Ok(end.ending())
     }
 
-    fn sign_settlement(
-        &self,
-        row: &super::rows::ChannelRow,
-        funded: &Funded,
-        tx: &Transaction,
-    ) -> Result<[u8; 64], EndError> {
+    /// A channel on whose `role` side we are, and its funding; not one that ended in a block.
+    pub(super) fn unended(&self, id: ChannelId, role: Role) -> Result<(ChannelRow, Funded), EndError> {
+        let row = self.channel(id, role)?;
+        let funded = row.funded.clone().ok_or(ChannelError::Unfunded)?;
+        self.ended_by(id).map_or(Ok((row, funded)), |by| Err(EndError::Ended { by }))
+    }
+
+    fn sign_settlement(&self, row: &ChannelRow, funded: &Funded, tx: &Transaction) -> Result<[u8; 64], EndError> {
         let mut key = self.secret_of(row)?;
         let sig = funded.sign_all(tx, &key, self.wallet.secp_ctx());
         key.non_secure_erase();
@@ -252,6 +257,8 @@ pub enum EndError {
     NotAgreed,
     #[error("one of the channels is being closed by another transaction: raise that one's fee instead")]
     Ending,
+    #[error("the channel has ended already, by {by}")]
+    Ended { by: Txid },
     #[error("nothing of ours that closes this channel waits for a block")]
     NothingToRaise,
     #[error("the channel can't be taken back before height {expiry_height}; it is {height} now")]

@@ -129,6 +129,12 @@ impl State {
         Some(ChannelFact { tip_height, ..told })
     }
 
+    /// What has ended a channel, in a block.
+    pub(super) fn ended_by(&self, id: ChannelId) -> Option<Txid> {
+        let end = self.channels.get(&id)?.told.as_ref()?.end?;
+        matches!(end.state, TxState::Confirmed { .. }).then_some(end.txid)
+    }
+
     /// The scripts of channels, which no keychain has, for a server to be asked about.
     pub(crate) fn channel_scripts(&self) -> Vec<ScriptBuf> {
         self.channels.values().map(|watched| watched.spk.clone()).collect()
@@ -176,14 +182,14 @@ impl State {
                 judged.facts.push(fact);
             }
         }
-        for (txid, state) in self.open_ends()? {
-            let now = match view.standing(txid) {
+        for (tx, state) in self.open_ends()? {
+            let now = match view.standing_of(&tx) {
                 Standing::Confirmed { .. } => EndState::Mined,
                 Standing::Replaced { confirmed: true, .. } => EndState::Beaten,
                 Standing::Replaced { .. } | Standing::Unconfirmed | Standing::Gone => EndState::Live,
             };
             if now != state {
-                judged.ends.push((txid, now));
+                judged.ends.push((tx.compute_txid(), now));
             }
         }
         Ok(judged)

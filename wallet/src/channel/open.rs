@@ -117,18 +117,7 @@ impl State {
         if self.key_of(&row)?.public_key != terms.seller_pk {
             return Err(ChannelError::OtherKey.into());
         }
-        if raw.len() > MAX_FUNDING_BYTES {
-            return Err(WatchError::Unreadable);
-        }
-        let tx: Transaction = deserialize(raw).map_err(|_| WatchError::Unreadable)?;
-        let spk = terms.funding_spk().map_err(ChannelError::Terms)?;
-        let output = usize::try_from(vout).ok().and_then(|vout| tx.output.get(vout));
-        let output = output.filter(|output| output.script_pubkey == spk).ok_or(WatchError::NotPaid)?;
-        let sat = output.value.to_sat();
-        if sat != terms.capacity_sat {
-            return Err(WatchError::Amount { sat, capacity_sat: terms.capacity_sat });
-        }
-        let outpoint = OutPoint::new(tx.compute_txid(), vout);
+        let outpoint = funding_of(terms, raw, vout)?;
         if row.funded.is_some_and(|funded| funded.outpoint() != outpoint) {
             return Err(ChannelError::OtherTerms.into());
         }
@@ -164,13 +153,6 @@ impl State {
         if row.role == role { Ok(row) } else { Err(ChannelError::OtherRole) }
     }
 
-    /// A channel on whose `role` side we are, and its funding.
-    pub(super) fn funded_channel(&self, id: ChannelId, role: Role) -> Result<(ChannelRow, Funded), ChannelError> {
-        let row = self.channel(id, role)?;
-        let funded = row.funded.clone().ok_or(ChannelError::Unfunded)?;
-        Ok((row, funded))
-    }
-
     /// A channel of which nothing else was agreed on before.
     fn agreed(&self, id: ChannelId, role: Role, terms: &Terms) -> Result<ChannelRow, ChannelError> {
         terms.check()?;
@@ -182,19 +164,43 @@ impl State {
     }
 
     fn key_of(&self, row: &ChannelRow) -> Result<ChannelKey, ChannelError> {
-        let mut secret = self.secret_of(row)?;
-        let public_key = PublicKey::new(secret.public_key(self.wallet.secp_ctx()));
-        secret.non_secure_erase();
+        let public_key = self.public_key(row.role, row.key_index)?;
         let change = |index| self.wallet.peek_address(KeychainKind::Internal, index).script_pubkey();
         Ok(ChannelKey { public_key, change_spk: row.change_index.map(change) })
     }
 
+    pub(super) fn public_key(&self, role: Role, index: u32) -> Result<PublicKey, ChannelError> {
+        let mut secret = self.secret(role, index)?;
+        let public_key = PublicKey::new(secret.public_key(self.wallet.secp_ctx()));
+        secret.non_secure_erase();
+        Ok(public_key)
+    }
+
     /// The secret key of our side; who asks erases it.
     pub(super) fn secret_of(&self, row: &ChannelRow) -> Result<SecretKey, ChannelError> {
-        let (network, secp) = (self.network.into(), self.wallet.secp_ctx());
-        let key = self.keys.channel_key(network, row.role.number(), row.key_index, secp);
+        self.secret(row.role, row.key_index)
+    }
+
+    fn secret(&self, role: Role, index: u32) -> Result<SecretKey, ChannelError> {
+        let key = self.keys.channel_key(self.network.into(), role.number(), index, self.wallet.secp_ctx());
         key.map_err(|_| ChannelError::Unsignable)
     }
+}
+
+/// The output that holds a channel's money, in the funding that the other side shows.
+pub(super) fn funding_of(terms: &Terms, raw: &[u8], vout: u32) -> Result<OutPoint, WatchError> {
+    if raw.len() > MAX_FUNDING_BYTES {
+        return Err(WatchError::Unreadable);
+    }
+    let tx: Transaction = deserialize(raw).map_err(|_| WatchError::Unreadable)?;
+    let spk = terms.funding_spk().map_err(ChannelError::Terms)?;
+    let output = usize::try_from(vout).ok().and_then(|vout| tx.output.get(vout));
+    let output = output.filter(|output| output.script_pubkey == spk).ok_or(WatchError::NotPaid)?;
+    let sat = output.value.to_sat();
+    if sat != terms.capacity_sat {
+        return Err(WatchError::Amount { sat, capacity_sat: terms.capacity_sat });
+    }
+    Ok(OutPoint::new(tx.compute_txid(), vout))
 }
 
 /// What is in the way of anything done with a channel.

@@ -123,13 +123,13 @@ impl State {
     }
 
     /// The transactions of ours that spend channels which are looked at, with where each stood.
-    pub(crate) fn open_ends(&self) -> Result<Vec<(Txid, EndState)>, StoreError> {
+    pub(crate) fn open_ends(&self) -> Result<Vec<(Transaction, EndState)>, StoreError> {
         let sql = format!(
-            "SELECT txid, state FROM pedlar_ends WHERE state <> {OFFERED} AND txid IN (SELECT d.txid
+            "SELECT * FROM pedlar_ends WHERE state <> {OFFERED} AND txid IN (SELECT d.txid
              FROM pedlar_ended d JOIN pedlar_channels c ON c.id = d.channel WHERE c.ended = 0)"
         );
         let mut query = self.db.prepare_cached(&sql)?;
-        let rows = query.query_map([], |row| Ok((Txid::from_byte_array(row.get("txid")?), read_state(row)?)))?;
+        let rows = query.query_map([], |row| Ok((read_end(row)?.tx, read_state(row)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -156,6 +156,29 @@ impl State {
         let sql = "DELETE FROM pedlar_channels WHERE id = ?1 AND payment IS NULL AND funding_txid IS NULL";
         self.commit(|tx| tx.execute(sql, [id.0]))?;
         Ok(())
+    }
+
+    /// Gives a channel the key and the address that it had before this wallet was restored; nothing where the key is
+    /// another channel's.
+    pub(crate) fn insert_old_channel(
+        &mut self,
+        id: ChannelId,
+        role: Role,
+        (key_index, change_index): (u32, Option<u32>),
+    ) -> Result<(), StoreError> {
+        self.commit(|tx| {
+            tx.execute(
+                "INSERT OR IGNORE INTO pedlar_channels (id, role, key_index, change_index) VALUES (?1, ?2, ?3, ?4)",
+                params![id.0, role.number(), key_index, change_index],
+            )?;
+            tx.execute("UPDATE pedlar_wallet SET channel_keys = max(channel_keys, ?1 + 1)", [key_index])
+        })?;
+        Ok(())
+    }
+
+    /// How many keys were ever allotted.
+    pub(crate) fn channel_keys(&self) -> Result<u32, StoreError> {
+        Ok(self.db.query_row("SELECT channel_keys FROM pedlar_wallet", [], |row| row.get(0))?)
     }
 
     /// Stores what was agreed on, and how it is funded.
@@ -210,8 +233,10 @@ impl State {
             EndKind::Refund => REFUND,
         };
         let state = if signed_by_all { LIVE } else { OFFERED };
+        // What was signed by all stays so, also when it is offered again.
         let put = "INSERT INTO pedlar_ends VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT (txid) DO UPDATE SET
-                   raw = excluded.raw, state = max(state, excluded.state), newest = 1";
+                   raw = excluded.raw, state = max(state, excluded.state), newest = 1
+                   WHERE state <= excluded.state";
         let age = "UPDATE pedlar_ends SET newest = 0 WHERE txid IN (SELECT txid FROM pedlar_ended WHERE channel = ?1)";
         self.commit(|tx| {
             for (id, _) in end.parts.iter().filter(|_| signed_by_all) {

@@ -2,6 +2,7 @@
 
 mod life;
 mod opening;
+mod storm;
 mod two;
 mod vectors;
 

@@ -4,8 +4,8 @@ use bitcoin::{OutPoint, ScriptBuf};
 
 use super::{ReadError, WalletHandle, rate};
 use crate::channel::{
-    ChannelError, ChannelId, ChannelKey, EndError, Ending, FundError, Funding, Offer, Role, Settled, SignError, Terms,
-    Voucher, WatchError,
+    AdoptError, ChannelError, ChannelId, ChannelKey, EndError, Ending, FundError, Funding, Offer, Role, Settled,
+    SignError, Terms, Voucher, WatchError,
 };
 
 impl WalletHandle {
@@ -55,6 +55,24 @@ impl WalletHandle {
         vout: u32,
     ) -> Result<OutPoint, WatchError> {
         self.ask(move |core| core.watch_channel(id, &terms, &raw, vout)).await?
+    }
+
+    /// Takes a channel back that this wallet had before it was restored, as the other side tells of it: `newest` is the
+    /// voucher that it holds, or holds for us. Whether our key and address are in it; then it is looked at again.
+    ///
+    /// # Errors
+    ///
+    /// When what is told can't be, or is another channel of that id.
+    pub async fn adopt_channel(
+        &self,
+        id: ChannelId,
+        role: Role,
+        terms: Terms,
+        raw: Vec<u8>,
+        vout: u32,
+        newest: Option<Voucher>,
+    ) -> Result<bool, AdoptError> {
+        self.ask(move |core| core.adopt_channel(id, role, &terms, (&raw, vout), newest)).await?
     }
 
     /// As the buyer, signs for `cum_sat` in all, which is stored before it is returned.

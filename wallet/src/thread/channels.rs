@@ -4,8 +4,8 @@ use bitcoin::{FeeRate, OutPoint, ScriptBuf};
 
 use super::{Core, now_ms};
 use crate::channel::{
-    ChannelError, ChannelId, ChannelKey, EndError, Ending, FundError, Funding, Offer, OfferTerms, Role, Settled,
-    SignError, Terms, Voucher, WatchError,
+    AdoptError, ChannelError, ChannelId, ChannelKey, EndError, Ending, FundError, Funding, Offer, OfferTerms, Role,
+    Settled, SignError, Terms, Voucher, WatchError,
 };
 use crate::payments::Fee;
 use crate::state::StoreError;
@@ -42,6 +42,20 @@ impl Core {
         self.tell_channels()?;
         self.schedule.look_now();
         Ok(outpoint)
+    }
+
+    pub(crate) fn adopt_channel(
+        &mut self,
+        id: ChannelId,
+        role: Role,
+        terms: &Terms,
+        funding: (&[u8], u32),
+        newest: Option<Voucher>,
+    ) -> Result<bool, AdoptError> {
+        let ours = self.state.adopt_channel(id, role, terms, funding, newest)?;
+        self.tell_channels()?;
+        self.schedule.look_now();
+        Ok(ours)
     }
 
     pub(crate) fn sign_voucher(&mut self, id: ChannelId, cum_sat: u64) -> Result<Voucher, SignError> {

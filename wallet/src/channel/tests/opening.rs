@@ -124,3 +124,44 @@ fn vouchers_only_rise_also_over_a_crash() {
     two.buyer.state.db.execute_batch("DROP TRIGGER full").unwrap();
     assert_eq!(two.buyer.state.channel_row(id(2)).unwrap().unwrap().signed_sat, 0);
 }
+
+#[test]
+fn a_channel_that_a_restored_wallet_has_forgotten_is_taken_back() {
+    let mut two = Two::new();
+    let copy = two.buyer.copy();
+    (1..=3).for_each(|number| drop(two.terms(number)));
+    let funding = two.open(4);
+    two.mine(&[&funding]);
+    let voucher = two.voucher(4, 10_000);
+    let row = two.seller.state.channel_row(id(4)).unwrap().unwrap();
+    let (terms, vout) = (row.terms.unwrap(), row.funded.unwrap().outpoint().vout);
+    let raw = bitcoin::consensus::serialize(&funding);
+
+    two.buyer = two.buyer.back_from(copy);
+    let adopt = |feed: &mut Feed, role, terms: &Terms, newest| {
+        feed.state.adopt_channel(id(4), role, terms, (&raw, vout), newest)
+    };
+    let early = adopt(&mut two.buyer, Role::Buyer, &terms, Some(voucher));
+    assert!(matches!(early, Err(AdoptError::Channel(ChannelError::Restoring))));
+    two.buyer.state.end_search().unwrap();
+    let forged = Voucher { cum_sat: 20_000, ..voucher };
+    assert!(matches!(adopt(&mut two.buyer, Role::Buyer, &terms, Some(forged)), Err(AdoptError::Voucher(_))));
+    let other = Terms { expiry_height: END + 1, ..terms.clone() };
+    assert!(matches!(adopt(&mut two.buyer, Role::Buyer, &other, None), Err(AdoptError::Watch(WatchError::NotPaid))));
+    for _ in 0..2 {
+        assert!(adopt(&mut two.buyer, Role::Buyer, &terms, Some(voucher)).unwrap());
+    }
+    assert!(!adopt(&mut Feed::other(), Role::Buyer, &terms, None).unwrap(), "it is nobody else's");
+    let lower = two.buyer.state.sign_voucher(id(4), 9_999);
+    assert!(matches!(lower, Err(SignError::Lower { signed_sat: 10_000, .. })));
+    assert_eq!(two.voucher(4, 10_000), voucher);
+    let fresh = two.buyer.state.channel_key(id(5), Role::Buyer).unwrap();
+    assert!(fresh.public_key != terms.buyer_pk && fresh.change_spk.as_ref() != Some(&terms.change_spk));
+    two.buyer.mine(&[&funding]);
+    assert!(matches!(fact(&two.buyer, 4).state, TxState::Confirmed { .. }));
+    // The seller, from its words alone.
+    let mut seller = Feed::other();
+    assert!(adopt(&mut seller, Role::Seller, &terms, Some(voucher)).unwrap());
+    let now_ms = seller.now_ms();
+    seller.state.close_channels(&[(id(4), voucher)], &FEE, now_ms).unwrap();
+}
