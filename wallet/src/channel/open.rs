@@ -6,7 +6,7 @@ use bitcoin::secp256k1::SecretKey;
 use bitcoin::{OutPoint, PublicKey, ScriptBuf, Transaction};
 
 use super::rows::{ChannelRow, Funding as Funds};
-use super::{ChannelId, Funded, Role, Terms, TermsError, Voucher, VoucherError};
+use super::{ChannelId, Role, Terms, TermsError, Voucher, VoucherError};
 use crate::payments::{self, Fee, PayError, PaymentId};
 use crate::state::{State, StoreError};
 

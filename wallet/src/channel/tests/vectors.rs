@@ -110,3 +110,31 @@ fn neither_side_alone_spends_a_channel_by_agreement() {
         assert!(!is_valid(&tx, &pairs, &[]), "{sighash_type}");
     }
 }
+
+/// A seller checks one with each window, and every microsecond of it is paid by nobody.
+#[test]
+#[ignore = "a measurement: cargo test --release, on a quiet machine"]
+fn a_voucher_takes_hardly_longer_than_its_signature() {
+    const COUNT: u64 = 20_000;
+    let pair = Pair::new(1);
+    let vouchers: Vec<_> = (1..=COUNT).map(|cum_sat| pair.voucher(cum_sat)).collect();
+    let bare: Vec<_> = vouchers
+        .iter()
+        .map(|voucher| {
+            let template = Close { parts: vec![(pair.funded.clone(), *voucher)], coins: Vec::new(), spk: p2wpkh(0) };
+            let kind = EcdsaSighashType::SinglePlusAnyoneCanPay;
+            let message = pair.funded.message(&template.unsigned(0), 0, kind).unwrap();
+            (message, bitcoin::secp256k1::ecdsa::Signature::from_compact(&voucher.sig).unwrap())
+        })
+        .collect();
+    let key = pair.buyer.public_key(&pair.secp);
+    let rate = |verify: &dyn Fn()| {
+        let begun = std::time::Instant::now();
+        verify();
+        COUNT as f64 / begun.elapsed().as_secs_f64()
+    };
+    let alone = rate(&|| bare.iter().for_each(|(message, sig)| pair.secp.verify_ecdsa(message, sig, &key).unwrap()));
+    let whole = rate(&|| vouchers.iter().for_each(|voucher| pair.funded.verify(voucher).unwrap()));
+    println!("vouchers: {whole:.0}/s, bare signatures: {alone:.0}/s, ratio {:.2}", whole / alone);
+    assert!(whole / alone >= 0.6);
+}
