@@ -129,6 +129,15 @@ impl State {
         Some(ChannelFact { tip_height, ..told })
     }
 
+    /// Whether the other side may still fund a channel and has not.
+    pub(super) fn is_idle(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_some_and(|watched| {
+            let told = watched.told.as_ref();
+            let waits = |fact: &ChannelFact| fact.end.is_none() && !matches!(fact.state, TxState::Confirmed { .. });
+            watched.role == Role::Seller && told.is_none_or(waits)
+        })
+    }
+
     /// What has ended a channel, in a block.
     pub(super) fn ended_by(&self, id: ChannelId) -> Option<Txid> {
         let end = self.channels.get(&id)?.told.as_ref()?.end?;

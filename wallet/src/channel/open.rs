@@ -5,7 +5,7 @@ use bitcoin::consensus::encode::deserialize;
 use bitcoin::secp256k1::SecretKey;
 use bitcoin::{OutPoint, PublicKey, ScriptBuf, Transaction};
 
-use super::rows::{ChannelRow, Funding as Funds};
+use super::rows::{ChannelRow, Funding as Funds, write_ended};
 use super::{ChannelId, Role, Terms, TermsError, Voucher, VoucherError};
 use crate::payments::{self, Fee, PayError, PaymentId};
 use crate::state::{State, StoreError};
@@ -60,8 +60,13 @@ impl State {
         self.key_of(&row)
     }
 
-    /// Forgets a channel that nobody funded.
+    /// Forgets a channel that nobody funded, or looks no more at one that we sell over and whose funding is in no block.
+    /// Any other goes on as it is.
     pub(crate) fn forget_channel(&mut self, id: ChannelId) -> Result<(), StoreError> {
+        if self.is_idle(id) {
+            self.commit(|tx| write_ended(tx, id))?;
+            self.channels.remove(&id);
+        }
         self.delete_channel(id)
     }
 

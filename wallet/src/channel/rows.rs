@@ -122,6 +122,13 @@ impl State {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// The coins of what was to end channels and was beaten, while the block that did it may be taken back: then it is
+    /// sent again.
+    pub(crate) fn beaten_coins(&self) -> Result<Vec<OutPoint>, StoreError> {
+        let ends = self.open_ends()?.into_iter().filter(|(_, state)| *state == EndState::Beaten);
+        Ok(ends.flat_map(|(tx, _)| tx.input).map(|input| input.previous_output).collect())
+    }
+
     /// The transactions of ours that spend channels which are looked at, with where each stood.
     pub(crate) fn open_ends(&self) -> Result<Vec<(Transaction, EndState)>, StoreError> {
         let sql = format!(
@@ -188,7 +195,7 @@ impl State {
             Funding::At(outpoint) => (None, Some(outpoint)),
         };
         let sql = "UPDATE pedlar_channels SET buyer_pk = ?2, seller_pk = ?3, capacity_sat = ?4, expiry_height = ?5,
-            change_spk = ?6, close_fee_sat = ?7, payment = ?8, funding_txid = ?9, funding_vout = ?10 WHERE id = ?1";
+            change_spk = ?6, close_fee_sat = ?7, payment = ?8, funding_txid = ?9, funding_vout = ?10, ended = 0 WHERE id = ?1";
         self.commit(|tx| {
             tx.execute(
                 sql,
@@ -260,14 +267,22 @@ pub(crate) enum Funding {
     At(OutPoint),
 }
 
-/// Writes where a transaction that ends channels stands.
+/// Writes where a transaction that ends channels stands. One in a block is the one that counts from now on, also when the
+/// block is taken back: the coins of later ones may be spent by then.
 pub(crate) fn write_end_state(tx: &rusqlite::Transaction<'_>, txid: Txid, state: EndState) -> rusqlite::Result<()> {
     let state = match state {
         EndState::Live => LIVE,
         EndState::Mined => MINED,
         EndState::Beaten => BEATEN,
     };
-    tx.execute("UPDATE pedlar_ends SET state = ?2 WHERE txid = ?1", params![txid.to_byte_array(), state]).map(drop)
+    let txid = txid.to_byte_array();
+    if state == MINED {
+        let age = "UPDATE pedlar_ends SET newest = 0 WHERE txid IN (SELECT other.txid FROM pedlar_ended this
+                   JOIN pedlar_ended other ON other.channel = this.channel WHERE this.txid = ?1)";
+        tx.execute(age, [txid])?;
+        tx.execute("UPDATE pedlar_ends SET newest = 1 WHERE txid = ?1", [txid])?;
+    }
+    tx.execute("UPDATE pedlar_ends SET state = ?2 WHERE txid = ?1", params![txid, state]).map(drop)
 }
 
 /// Writes that a channel is not looked at any more.

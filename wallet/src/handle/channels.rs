@@ -20,7 +20,8 @@ impl WalletHandle {
         self.ask(move |core| core.channel_key(id, role)).await?
     }
 
-    /// Forgets a channel that was never funded, so that it counts no more; its key is never allotted again.
+    /// Forgets a channel that was never funded, or as the seller, looks no more at one whose funding is in no block, so
+    /// that it counts no more; its key is never allotted again. Any other goes on as it is.
     ///
     /// # Errors
     ///
@@ -58,7 +59,8 @@ impl WalletHandle {
     }
 
     /// Takes a channel back that this wallet had before it was restored, as the other side tells of it: `newest` is the
-    /// voucher that it holds, or holds for us. Whether our key and address are in it; then it is looked at again.
+    /// voucher that it holds, or holds for us. Whether our key and address are in it; then it is looked at again. All
+    /// keys that may be ours are tried, which takes a tenth of a second: not for whoever asks.
     ///
     /// # Errors
     ///

@@ -90,7 +90,8 @@ impl State {
     }
 
     fn build(&mut self, to: &[(ScriptBuf, Amount)], rate: FeeRate, change: ScriptBuf) -> Result<Psbt, PayError> {
-        let unspendable = self.unspendable()?;
+        let mut unspendable = self.unspendable()?;
+        unspendable.extend(self.beaten_coins()?);
         let mut builder = self.wallet.build_tx();
         builder.set_recipients(to.to_vec()).fee_rate(rate).unspendable(unspendable).drain_to(change);
         builder.finish().map_err(not_built)

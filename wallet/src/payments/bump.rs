@@ -166,6 +166,7 @@ impl State {
 
     fn replacement(&mut self, replaced: Txid, rate: FeeRate, change: ScriptBuf) -> Result<Psbt, PayError> {
         let mut unspendable = self.unspendable()?;
+        unspendable.extend(self.beaten_coins()?);
         // New coins of a replacement must be confirmed (BIP125 rule 2).
         let unconfirmed = self.wallet.list_unspent().filter(|coin| coin.chain_position.is_unconfirmed());
         unspendable.extend(unconfirmed.map(|coin| coin.outpoint));

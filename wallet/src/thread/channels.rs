@@ -2,6 +2,7 @@
 
 use bitcoin::{FeeRate, OutPoint, ScriptBuf};
 
+use super::core::MIN_RATE;
 use super::{Core, now_ms};
 use crate::channel::{
     AdoptError, ChannelError, ChannelId, ChannelKey, EndError, Ending, FundError, Funding, Offer, OfferTerms, Role,
@@ -119,7 +120,10 @@ impl Core {
         Ok(())
     }
 
+    /// The fee at this rate, or at what is asked for: never above the owner's ceiling, at which a channel is ended, too,
+    /// however much is asked for.
     fn fee_of(&self, rate: Option<FeeRate>) -> Fee {
-        Fee { rate: rate.unwrap_or(self.rate).max(super::core::MIN_RATE), ..self.fee(u64::MAX) }
+        let fee = self.fee(u64::MAX);
+        Fee { rate: rate.unwrap_or(fee.rate).clamp(MIN_RATE, fee.ceiling), ..fee }
     }
 }

@@ -184,7 +184,7 @@ impl Storm {
 #[test]
 fn whatever_happens_a_channel_pays_out_once_and_no_more_than_it_holds() {
     let (mut ended, mut undone) = ([0; 3], 0);
-    let config = ProptestConfig { cases: 48, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() };
     let fired = std::cell::RefCell::new((&mut ended, &mut undone));
     // Half of them begin near the channel's end.
     let seasons = (any::<bool>(), prop::collection::vec(step(), 8..24));
