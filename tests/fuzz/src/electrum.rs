@@ -14,6 +14,7 @@ use bitcoin::{Address, Amount, Transaction, Txid, consensus::encode::deserialize
 use bytes::BytesMut;
 use pedlar_devnet::chain::Chain;
 use pedlar_devnet::electrum::Session;
+use pedlar_wallet::channel::{ChannelId, Role, Terms};
 use pedlar_wallet::{
     Incoming, MAX_FEE_RATE_SAT_VB, Network, OpenError, PayeeRef, Payment, PaymentId, Rehearsal, ServerFault,
     ServerState, StoreError, WalletEvent, Words,
@@ -27,10 +28,16 @@ const TURNS: usize = 16;
 const PAYEE: PayeeRef = PayeeRef([7; 32]);
 const PAYMENT: PaymentId = PaymentId([1; 32]);
 const PAID_SAT: u64 = 30_000;
+/// A channel between us and us: one of each side.
+const BOUGHT: ChannelId = ChannelId([2; 32]);
+const SOLD: ChannelId = ChannelId([3; 32]);
+const CAPACITY_SAT: u64 = 20_000;
+const VOUCHER_SAT: u64 = 5_000;
 /// One coin, the payment and the change.
 const MAX_VBYTES: u64 = 141;
 
-/// A wallet with a coin, a payment to a stranger and one from a payee, before a server whose every reply may be changed,
+/// A wallet with a coin, a payment to a stranger, one from a payee, and a channel of which it is both sides and which it
+/// closes, before a server whose every reply may be changed,
 /// withheld, or be about another chain.
 ///
 /// Whatever comes: a fault leaves the wallet as it was, the payment is made once and as it was asked for, only what was
@@ -51,7 +58,7 @@ fn play(data: &[u8]) {
     fs::create_dir(&dir).expect("a folder");
     fs::write(dir.join("wallet.sqlite"), &stage.wallet).expect("a wallet");
     let mut wallet = open(&dir);
-    let mut signed = BTreeSet::from([stage.paid.txid]);
+    let mut signed: BTreeSet<_> = stage.signed.iter().copied().chain([stage.paid.txid]).collect();
     let server = Arc::new(Mutex::new(Server::new(stage.chain.fork(), data)));
     for _ in 0..TURNS {
         let Some((what, ahead)) = lock(&server).between_turns() else { break };
@@ -88,6 +95,8 @@ fn check(wallet: &mut Rehearsal, stage: &Stage, signed: &BTreeSet<Option<Txid>>)
     while let Some(event) = wallet.poll_event().expect("rows") {
         if let WalletEvent::Incoming(Incoming { payee, sat, .. }) = event {
             assert!(payee == PAYEE && sat <= Amount::MAX_MONEY.to_sat());
+        } else if let WalletEvent::Channel(fact) = event {
+            assert!(fact.capacity_sat == CAPACITY_SAT && signed.contains(&Some(fact.funding.txid)));
         }
     }
 }
@@ -124,7 +133,8 @@ impl Snapshot {
         });
         let mut history = wallet.history()?;
         history.sort_by_key(|entry| entry.txid);
-        let sums = (status.tip_hash, status.confirmed_sat, status.pending_sat, status.reserved_sat);
+        let sums =
+            (status.tip_hash, status.confirmed_sat, status.pending_sat, status.reserved_sat, status.channels_sat);
         let payment = wallet.payment(PAYMENT)?;
         Ok(Self { fault, money: format!("{sums:?} {payment:?} {history:#?}") })
     }
@@ -135,6 +145,8 @@ pub(crate) struct Stage {
     chain: Chain,
     wallet: Vec<u8>,
     paid: Payment,
+    /// What it signed beside that payment.
+    signed: [Option<Txid>; 2],
 }
 
 impl Stage {
@@ -154,17 +166,40 @@ impl Stage {
         let mut wallet = open(&dir);
         let own = wallet.receive_address().expect("an address");
         let payees = wallet.address_for(PAYEE).expect("an address");
-        chain.fund(&own, Amount::from_sat(100_000)).expect("a coin");
+        // One for the payment, whichever it takes, and one for the channel.
+        for sat in [100_000, 60_000] {
+            chain.fund(&own, Amount::from_sat(sat)).expect("a coin");
+        }
         chain.mine_to_self(1);
         chain.fund(&payees, Amount::from_sat(5_000)).expect("a payment");
         let server = Arc::new(Mutex::new(Server::new(chain.clone(), &[])));
         while wallet.turn(Duration::ZERO, || Wire::to(&server)).expect("a disk") {}
         let paid = wallet.pay(PAYMENT, stranger(), PAID_SAT).expect("it has a coin");
+        let signed = open_and_close(&mut wallet);
         drop(wallet);
         let file = fs::read(dir.join("wallet.sqlite")).expect("the wallet's file");
         let paid = paid.into_iter().next().expect("one payment");
-        Self { chain, wallet: file, paid }
+        Self { chain, wallet: file, paid, signed }
     }
+}
+
+/// Opens the channel and closes it at once, neither sent yet.
+fn open_and_close(wallet: &mut Rehearsal) -> [Option<Txid>; 2] {
+    let buyer = wallet.channel_key(BOUGHT, Role::Buyer).expect("a key");
+    let seller = wallet.channel_key(SOLD, Role::Seller).expect("a key");
+    let terms = Terms {
+        buyer_pk: buyer.public_key,
+        seller_pk: seller.public_key,
+        capacity_sat: CAPACITY_SAT,
+        expiry_height: 1_000,
+        change_spk: buyer.change_spk.expect("a buyer's"),
+        close_fee_sat: 500,
+    };
+    let funding = wallet.fund_channel(BOUGHT, &terms).expect("it has a coin");
+    wallet.watch_channel(SOLD, &terms, &funding.raw, funding.outpoint.vout).expect("the same channel");
+    let voucher = wallet.sign_voucher(BOUGHT, VOUCHER_SAT).expect("there is room");
+    let close = wallet.close_channels(&[(SOLD, voucher)]).expect("it is worth its fee");
+    [Some(funding.outpoint.txid), Some(close.txid)]
 }
 
 fn open(dir: &Path) -> Rehearsal {

@@ -13,7 +13,7 @@ use crate::files::folder;
 use crate::signer::key;
 
 /// Tables and columns of the wallet.
-const WALLET: [(&str, &str); 20] = [
+const WALLET: [(&str, &str); 34] = [
     ("pedlar_wallet", "block_1"),
     ("pedlar_wallet", "receive_index"),
     ("pedlar_wallet", "restoring"),
@@ -34,6 +34,20 @@ const WALLET: [(&str, &str); 20] = [
     ("pedlar_incoming", "sat"),
     ("pedlar_incoming", "state"),
     ("pedlar_incoming", "hash"),
+    ("pedlar_channels", "role"),
+    ("pedlar_channels", "key_index"),
+    ("pedlar_channels", "change_index"),
+    ("pedlar_channels", "buyer_pk"),
+    ("pedlar_channels", "capacity_sat"),
+    ("pedlar_channels", "expiry_height"),
+    ("pedlar_channels", "change_spk"),
+    ("pedlar_channels", "payment"),
+    ("pedlar_channels", "signed_sat"),
+    ("pedlar_ends", "raw"),
+    ("pedlar_ends", "kind"),
+    ("pedlar_ends", "fee_sat"),
+    ("pedlar_ends", "state"),
+    ("pedlar_ended", "sig"),
 ];
 
 /// Tables and columns of the journal.

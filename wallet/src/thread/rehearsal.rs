@@ -5,13 +5,17 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bitcoin::{Address, Txid};
+use bitcoin::{Address, OutPoint, Txid};
 use tokio::sync::mpsc;
 
 use super::schedule::Schedule;
 use super::{Core, now_ms};
 use crate::addresses::{AddressError, PayeeRef};
 use crate::chain::HistoryEntry;
+use crate::channel::{
+    self, ChannelError, ChannelId, ChannelKey, EndError, Ending, FundError, Funding, Role, SignError, Voucher,
+    WatchError,
+};
 use crate::electrum::ServerUrl;
 use crate::electrum::line::{Job, Worker};
 use crate::events::{Events, WalletEvent};
@@ -136,5 +140,56 @@ impl Rehearsal {
     /// Nothing was signed.
     pub fn bump(&mut self, txid: Txid) -> Result<Bump, BumpError> {
         self.core.bump(txid, None, u64::MAX)
+    }
+
+    /// As [`crate::WalletHandle::channel_key`].
+    ///
+    /// # Errors
+    ///
+    /// When the wallet's file can't be written.
+    pub fn channel_key(&mut self, id: ChannelId, role: Role) -> Result<ChannelKey, ChannelError> {
+        self.core.channel_key(id, role)
+    }
+
+    /// As [`crate::WalletHandle::fund_channel`], at any fee under the ceiling.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was signed.
+    pub fn fund_channel(&mut self, id: ChannelId, terms: &channel::Terms) -> Result<Funding, FundError> {
+        self.core.fund_channel(id, terms, u64::MAX)
+    }
+
+    /// As [`crate::WalletHandle::watch_channel`].
+    ///
+    /// # Errors
+    ///
+    /// When the output is not what was agreed on.
+    pub fn watch_channel(
+        &mut self,
+        id: ChannelId,
+        terms: &channel::Terms,
+        raw: &[u8],
+        vout: u32,
+    ) -> Result<OutPoint, WatchError> {
+        self.core.watch_channel(id, terms, raw, vout)
+    }
+
+    /// As [`crate::WalletHandle::close_channels`].
+    ///
+    /// # Errors
+    ///
+    /// Nothing was signed.
+    pub fn close_channels(&mut self, closes: &[(ChannelId, Voucher)]) -> Result<Ending, EndError> {
+        self.core.close_channels(closes, None)
+    }
+
+    /// As [`crate::WalletHandle::sign_voucher`].
+    ///
+    /// # Errors
+    ///
+    /// Nothing was signed.
+    pub fn sign_voucher(&mut self, id: ChannelId, cum_sat: u64) -> Result<Voucher, SignError> {
+        self.core.sign_voucher(id, cum_sat)
     }
 }
