@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use rustix::process::DumpableBehavior;
 
-use crate::cmd::{self, Request, backup, completions, init, up};
+use crate::cmd::{self, Request, backup, completions, init, up, verify};
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
 use screen::Screen;
@@ -54,6 +54,7 @@ enum Verb {
     Init(init::Args),
     Up(up::Args),
     Completions(completions::Args),
+    Verify(verify::Args),
     /// Backups: all that the words do not restore, in one encrypted file.
     #[command(subcommand)]
     Backup(backup::Command),
@@ -112,6 +113,7 @@ fn perform(cli: Cli, screen: &mut Screen) -> Result<ExitCode, Failure> {
         Verb::Init(args) => init::perform(&args, &home, screen).map(done),
         Verb::Up(args) => up::perform(&args, cli.verbose, &home, screen).map(done),
         Verb::Completions(args) => completions::perform(&args, Cli::command()).map(done),
+        Verb::Verify(args) => verify::perform(&args, screen).map(done),
         Verb::Backup(backup::Command::Create(args)) => ask_node(Request::Backup(args), &home, screen),
         Verb::Backup(backup::Command::Restore(args)) => backup::restore(&args, &home, screen).map(done),
         Verb::Node(request) => ask_node(request, &home, screen),

@@ -25,6 +25,7 @@ pub(crate) mod status;
 mod text;
 pub(crate) mod unpublish;
 pub(crate) mod up;
+pub(crate) mod verify;
 pub(crate) mod wallet;
 
 use std::future::Future;
@@ -148,6 +149,7 @@ macro_rules! each_verb {
             Request::Account(account::Request::List($args)) => $do,
             Request::Account(account::Request::Show($args)) => $do,
             Request::Account(account::Request::Pay($args)) => $do,
+            Request::Account(account::Request::Export($args)) => $do,
             Request::Config(config::Request::Show($args)) => $do,
         }
     };

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use crate::accounts::Told;
 use crate::cmd::Request;
+use crate::evidence::{FileError, check};
 use crate::shop::load;
 use crate::store::Journal;
 
@@ -28,6 +29,13 @@ pub fn account_reply(market: &mut Market, now: Timestamp, seller: PeerId, reply:
     let reply = v1::AccountReply::decode(reply).ok().and_then(|reply| reply.reply);
     let Some(account_reply::Reply::Sync(reply)) = reply else { return false };
     Told::parse(reply).is_ok_and(|told| told.tell(market, now, seller).is_ok())
+}
+
+/// Reads a file of evidence; between how many pairs of nodes it proves anything, nothing where it is refused.
+#[must_use]
+pub fn evidence(mut file: &[u8]) -> Option<usize> {
+    let read = check(&mut file, |_| Ok::<(), FileError>(()));
+    read.ok().map(|evidence| evidence.proven().count())
 }
 
 /// What a journal's file holds: its entries, and the roots of what is for sale; the reason where it can't be read.

@@ -8,6 +8,7 @@ mod cli;
 mod cmd;
 pub mod config;
 mod driver;
+mod evidence;
 pub mod failure;
 #[doc(hidden)]
 pub mod fuzzing;

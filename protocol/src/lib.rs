@@ -12,6 +12,7 @@ pub mod book;
 pub mod budget;
 pub mod content;
 pub mod credit;
+pub mod evidence;
 pub mod id;
 pub mod ledger;
 pub mod market;

@@ -14,6 +14,7 @@ mod devnet;
 mod disk_full;
 mod doctor;
 mod electrum_down;
+mod evidence;
 mod fees;
 mod flood;
 mod folders;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use bitcoin::{Address, BlockHash, FeeRate, Txid};
+use bitcoin::{Address, BlockHash, FeeRate, Transaction, Txid};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::addresses::{AddressError, PayeeRef};
@@ -188,6 +188,15 @@ impl WalletHandle {
     /// When the wallet's file can't be read.
     pub async fn history(&self) -> Result<Vec<HistoryEntry>, ReadError> {
         Ok(self.ask(Core::history).await??)
+    }
+
+    /// The transaction of this id, where it moved coins of this wallet.
+    ///
+    /// # Errors
+    ///
+    /// When the wallet has ended.
+    pub async fn transaction(&self, txid: Txid) -> Result<Option<Transaction>, ReadError> {
+        Ok(self.ask(move |core| core.transaction(txid)).await?)
     }
 
     /// All that the wallet's file says, as it stands.

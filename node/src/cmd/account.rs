@@ -1,5 +1,6 @@
 //! `pedlar account …`: how this node stands with others.
 
+pub(super) mod export;
 pub(super) mod list;
 pub(super) mod pay;
 pub(super) mod show;
@@ -22,6 +23,7 @@ pub(crate) enum Request {
     List(list::Args),
     Show(show::Args),
     Pay(pay::Args),
+    Export(export::Args),
 }
 
 /// How this node stands with one other.

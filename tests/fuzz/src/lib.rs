@@ -21,7 +21,7 @@ pub use book::book;
 pub use electrum::electrum;
 pub use files::{config, download, peers, seed};
 pub use net::{identity, records};
-pub use paper::{entry, paper};
+pub use paper::{entry, evidence, paper};
 pub use rows::{journal_rows, wallet_rows};
 pub use seller::account;
 pub use sync::offers_sync;

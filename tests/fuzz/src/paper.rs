@@ -40,6 +40,15 @@ pub fn paper(data: &[u8]) {
     }
 }
 
+/// Files of evidence: a good one with whatever comes after it, and whatever comes instead of it.
+pub fn evidence(data: &[u8]) {
+    let heading = br#"{"type":"evidence","version":1,"node":"a","peer":"b","tip_height":1}"#;
+    for file in [data.to_vec(), [heading, b"\n".as_slice(), data].concat()] {
+        // What is proven of signed papers alone, none of which stands here, is nothing.
+        assert_eq!(pedlar_node::fuzzing::evidence(&file).unwrap_or(0), 0);
+    }
+}
+
 /// Rows of the journal, from a damaged or a newer file: what is understood is written and read again alike.
 pub fn entry(data: &[u8]) {
     let (seller, buyer) = (peer_id(key(0)), peer_id(key(1)));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bdk_wallet::Update;
-use bitcoin::{Address, BlockHash, FeeRate, Txid};
+use bitcoin::{Address, BlockHash, FeeRate, Transaction, Txid};
 
 use super::schedule::Schedule;
 use super::{LONGEST_NAP, now_ms};
@@ -138,6 +138,11 @@ impl Core {
 
     pub(crate) fn trust(&mut self, server: &ServerUrl, certificate: Fingerprint) -> Result<(), StoreError> {
         self.state.trust(server, certificate)
+    }
+
+    pub(crate) fn transaction(&self, txid: Txid) -> Option<Transaction> {
+        let graph = self.state.wallet.tx_graph();
+        graph.get_tx(txid).map(|transaction| transaction.as_ref().clone())
     }
 
     pub(crate) fn shut_down(&mut self) {
