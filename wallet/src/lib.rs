@@ -26,6 +26,7 @@
 //! - **Nothing outside sees a coin key.** Keys are rebuilt from the seed for one signature and dropped.
 //! - **Durable before the effect.** An address and its payee are stored before the address is returned; a payment's
 //!   signed transaction is stored before it is sent, and of those that were ever sent for its id at most one can be mined.
+//!   A voucher is stored before it is given away, and what ends a channel before it is sent.
 //! - **Depth is a fact, credit a decision.** Events carry heights; what they are worth is decided elsewhere.
 //! - **A server is believed about the chain (until headers are verified), never about anything else**: every reply is
 //!   bounded in size and time, its text is never shown, and its mistakes can't end the wallet.

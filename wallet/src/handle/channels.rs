@@ -93,7 +93,8 @@ impl WalletHandle {
     ///
     /// # Errors
     ///
-    /// Nothing was signed: a voucher is worth nothing, another transaction closes one of them, or the fee can't be paid.
+    /// Nothing was signed: a voucher is worth nothing, one of them has ended or is closed by another transaction, or the fee
+    /// can't be paid.
     pub async fn close_channels(
         &self,
         closes: Vec<(ChannelId, Voucher)>,
