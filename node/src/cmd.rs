@@ -149,6 +149,8 @@ macro_rules! each_verb {
             Request::Account(account::Request::List($args)) => $do,
             Request::Account(account::Request::Show($args)) => $do,
             Request::Account(account::Request::Pay($args)) => $do,
+            Request::Account(account::Request::Block($args)) => $do,
+            Request::Account(account::Request::Unblock($args)) => $do,
             Request::Account(account::Request::Export($args)) => $do,
             Request::Config(config::Request::Show($args)) => $do,
         }

@@ -3,6 +3,7 @@
 //! **Invariant:** every counter is signed by whom it hurts or proven by the chain; merging is `max` per key, so lost,
 //! doubled and reordered messages change nothing. `held` is local and never leaves the node.
 
+mod block;
 mod journal;
 mod line;
 mod payment;
@@ -10,6 +11,7 @@ mod reminder;
 
 use std::collections::BTreeMap;
 
+pub use block::Block;
 pub use journal::{Change, Entry, EntryError};
 pub use line::{Line, LineError};
 pub use payment::{OutPoint, Payment, TopUpLine};
@@ -130,6 +132,7 @@ pub struct Account {
     topups: BTreeMap<TopUpId, TopUpLine>,
     payments: BTreeMap<OutPoint, Payment>,
     history: History,
+    block: Option<Block>,
 }
 
 impl Account {
@@ -208,6 +211,12 @@ impl Account {
     #[must_use]
     pub const fn history(&self) -> &History {
         &self.history
+    }
+
+    /// The owner's word against the buyer, if there is one.
+    #[must_use]
+    pub const fn block(&self) -> Option<&Block> {
+        self.block.as_ref()
     }
 
     /// Debt that finally paid money settled: what a buyer has proven on credit.
@@ -310,6 +319,7 @@ impl Account {
             }
             Change::Payment(payment) => drop(self.payments.insert(payment.outpoint, payment.clone())),
             Change::History(history) => self.history = history.clone(),
+            Change::Block(block) => self.block.clone_from(block),
             Change::Spending { .. } => {}
         }
     }

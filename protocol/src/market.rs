@@ -11,6 +11,7 @@
 
 mod advances;
 mod audit;
+mod blocks;
 mod buying;
 mod depth;
 mod offers;

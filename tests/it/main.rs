@@ -6,6 +6,7 @@
 mod advances;
 mod backup;
 mod bits;
+mod blocks;
 mod budget;
 mod changed;
 mod cli;

@@ -1,5 +1,6 @@
 //! `pedlar account …`: how this node stands with others.
 
+pub(super) mod block;
 pub(super) mod export;
 pub(super) mod list;
 pub(super) mod pay;
@@ -23,6 +24,8 @@ pub(crate) enum Request {
     List(list::Args),
     Show(show::Args),
     Pay(pay::Args),
+    Block(block::Args),
+    Unblock(block::UnblockArgs),
     Export(export::Args),
 }
 
@@ -34,6 +37,12 @@ pub(crate) struct Account {
     standing: String,
     /// Why.
     reason: String,
+    /// Since when it is blocked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    /// What the owner noted about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     sold: Sold,
     bought: Bought,
 }
@@ -59,11 +68,13 @@ impl Account {
     fn of(market: &Market, peer: &PeerId, now: Timestamp) -> Self {
         let tab = |direction| market.account(peer, direction).map_or_else(Tab::default, |account| account.tab());
         let (sold, bought) = (tab(Direction::Sold), tab(Direction::Bought));
-        let standing = market.standing(peer, now);
+        let (standing, block) = (market.standing(peer, now), market.block_of(peer));
         Self {
             peer: peer.to_string(),
             standing: standing.as_str().to_owned(),
             reason: standing.reason().to_owned(),
+            since: block.map(|block| block.since.to_string()),
+            note: block.and_then(|block| block.note.as_ref()).map(|note| note.as_str().to_owned()),
             sold: Sold {
                 paid_msat: sold.paid.msat(),
                 spent_msat: sold.spent.msat(),

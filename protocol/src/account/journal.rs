@@ -5,7 +5,7 @@ use libp2p_identity::PeerId;
 use pedlar_proto::v1::{self, entry};
 use prost::Message;
 
-use crate::account::{Direction, Folded, Line, OutPoint, Payment, TopUpLine};
+use crate::account::{Block, Direction, Folded, Line, OutPoint, Payment, TopUpLine};
 use crate::budget::Spending;
 use crate::credit::{History, SignedGrant};
 use crate::id::{PayeeId, QuoteId, TopUpId};
@@ -41,6 +41,8 @@ pub enum Change {
     Payment(Payment),
     /// The history as it stands now.
     History(History),
+    /// The owner's word against the peer, or its end.
+    Block(Option<Block>),
     /// What is spent without a person's word: of no account, under our own id.
     Spending {
         /// Its row.
@@ -89,6 +91,7 @@ impl Entry {
                 self.key_of(b'p', &name)
             }
             Change::History(_) => self.key_of(b'h', &[]),
+            Change::Block(_) => self.key_of(b'b', &[]),
             Change::Spending { spending, .. } => self.key_of(b's', &spending.id.0),
         }
     }
@@ -100,7 +103,7 @@ impl Entry {
             Change::Fold { quotes, .. } => quotes.iter().map(|id| self.key_of(b'q', &id.0)).collect(),
             Change::TopUp { gives_up, .. } => gives_up.iter().map(|id| self.key_of(b't', &id.0)).collect(),
             Change::Spending { forgets, .. } => forgets.iter().map(|id| self.key_of(b's', &id.0)).collect(),
-            Change::Line(_) | Change::Payment(_) | Change::History(_) => Vec::new(),
+            Change::Line(_) | Change::Payment(_) | Change::History(_) | Change::Block(_) => Vec::new(),
         }
     }
 
@@ -151,6 +154,7 @@ impl Entry {
                 granted_at_ms: history.grant.as_ref().map_or(0, |(_, at)| at.ms()),
                 failed_msat: history.failed.msat(),
             }),
+            Change::Block(block) => entry::Change::Block(Block::to_wire(block.as_ref())),
             Change::Spending { spending, .. } => entry::Change::Spending(v1::Spending {
                 topup_id: spending.id.0.to_vec().into(),
                 at_ms: spending.at.ms(),
@@ -188,6 +192,9 @@ impl Entry {
             entry::Change::Topup(line) => Change::TopUp { line: decode_topup(line)?, gives_up: Vec::new() },
             entry::Change::Payment(payment) => Change::Payment(decode_payment(&payment)?),
             entry::Change::History(history) => Change::History(decode_history(history, us, &peer, direction)?),
+            entry::Change::Block(block) => {
+                Change::Block(Block::from_wire(block).map_err(|_| EntryError::Field("note"))?)
+            }
             entry::Change::Spending(spending) => {
                 Change::Spending { spending: decode_spending(&spending)?, forgets: Vec::new() }
             }

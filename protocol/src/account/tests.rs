@@ -4,6 +4,7 @@ use crate::credit::SignedGrant;
 use crate::id::PayeeId;
 use crate::session::quote::{Quote, SignedQuote, SignedReceipt};
 use crate::settlement::{SignedTopUp, TopUp};
+use crate::text::Name;
 use crate::wire::peer_id;
 use libp2p_identity::ed25519::{Keypair, SecretKey};
 use proptest::prelude::*;
@@ -190,6 +191,8 @@ fn changes() -> Vec<(Direction, Change)> {
         (Direction::Bought, Change::Payment(Payment { needed: 0, ..payment(2, u64::MAX, 3) })),
         (Direction::Sold, Change::History(history)),
         (Direction::Bought, Change::History(History::default())),
+        (Direction::Sold, Change::Block(Some(Block { since: NOW, note: Some(Name::new("late").unwrap()) }))),
+        (Direction::Bought, Change::Block(None)),
         (Direction::Bought, Change::Spending { spending, forgets: Vec::new() }),
     ]
 }

@@ -92,7 +92,7 @@ impl Market {
     ///
     /// # Errors
     /// [`Refusal::PayFirst`] when it means to pay less than is taken; [`Refusal::NotYet`] when too many strangers hold
-    /// an address.
+    /// an address; [`Refusal::Blocked`] when it is blocked and owes nothing.
     pub fn handle_topup_request(
         &mut self,
         now: Timestamp,
@@ -105,6 +105,7 @@ impl Market {
             let missing = Msat::from_sat(min_topup_sat).unwrap_or(Msat::MAX);
             return Err(Refusal::PayFirst { missing, min_topup_sat });
         }
+        self.check_payable(&buyer)?;
         let account = self.account(&buyer, Direction::Sold);
         let known = account.and_then(|account| account.topup(&id)).and_then(|line| line.topup.clone());
         if let Some(topup) = known {

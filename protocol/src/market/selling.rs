@@ -73,7 +73,7 @@ impl Market {
     /// is one of its collection's, whose price it has.
     ///
     /// # Errors
-    /// [`Refusal`] when it is not for sale, or no place is free.
+    /// [`Refusal`] when the buyer is blocked, it is not for sale, or no place is free.
     pub fn handle_open(
         &mut self,
         now: Timestamp,
@@ -81,6 +81,7 @@ impl Market {
         request: Request,
         size: Size,
     ) -> Result<SignedQuote, Refusal> {
+        self.check_block(&buyer)?;
         let price = self.shop().price_of(request.published()).ok_or(Refusal::NotFound)?;
         let own = self.live.values().filter(|live| live.buyer == buyer).count();
         if self.live.len() >= MAX_LIVE || own >= MAX_LIVE_EACH {
@@ -118,7 +119,8 @@ impl Market {
     ///
     /// # Errors
     /// [`Refusal::PayFirst`] or [`Refusal::OverLimit`] with what is missing; [`Refusal::Malformed`] for a receipt that
-    /// does not count, or when more is wanted than may be unsigned; [`Refusal::PriceMoved`] when the quote has ended.
+    /// does not count, or when more is wanted than may be unsigned; [`Refusal::PriceMoved`] when the quote has ended;
+    /// [`Refusal::Blocked`] when the owner has blocked the buyer meanwhile.
     pub fn handle_want(
         &mut self,
         now: Timestamp,
@@ -133,6 +135,7 @@ impl Market {
         if now > live.line.quote().quote().expires {
             return Err(Refusal::PriceMoved);
         }
+        self.check_block(&live.buyer)?;
         let unbraked = live.brake.admit(live.size, groups).ok_or(Refusal::Malformed)?;
         let footing = self.footing(&live.buyer, now);
         let admitted = self.affordable(live, &footing, unbraked)?;

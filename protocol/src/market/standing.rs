@@ -17,6 +17,8 @@ pub enum Standing {
     Prepaid,
     /// Has a credit line.
     Credit,
+    /// Is sold nothing, by the owner's word.
+    Blocked,
 }
 
 impl Standing {
@@ -27,6 +29,7 @@ impl Standing {
             Self::Stranger => "stranger",
             Self::Prepaid => "prepaid",
             Self::Credit => "credit",
+            Self::Blocked => "blocked",
         }
     }
 
@@ -39,6 +42,7 @@ impl Standing {
                 "too little is finally paid and earned for a credit line, so everything is paid in advance"
             }
             Self::Credit => "what was finally paid and earned carries a credit line",
+            Self::Blocked => "you have blocked it, so it is sold nothing; it can still pay what it owes",
         }
     }
 }
@@ -71,13 +75,15 @@ impl Market {
     /// The credit line of a buyer at this moment.
     #[must_use]
     pub fn allowance(&self, buyer: &PeerId, now: Timestamp) -> Msat {
-        self.account(buyer, Direction::Sold).map_or(Msat::ZERO, |account| self.line_of(account, now))
+        let served = self.account(buyer, Direction::Sold).filter(|account| account.block().is_none());
+        served.map_or(Msat::ZERO, |account| self.line_of(account, now))
     }
 
     /// The word for how a buyer stands.
     #[must_use]
     pub fn standing(&self, buyer: &PeerId, now: Timestamp) -> Standing {
         match self.account(buyer, Direction::Sold) {
+            Some(account) if account.block().is_some() => Standing::Blocked,
             Some(account) if self.line_of(account, now) > Msat::ZERO => Standing::Credit,
             Some(account) if account.paid() > Msat::ZERO => Standing::Prepaid,
             Some(_) | None => Standing::Stranger,

@@ -3,6 +3,7 @@
 mod advances;
 mod audit;
 mod backup;
+mod blocks;
 mod chain;
 mod folders;
 mod hostile;

@@ -5,6 +5,7 @@ use std::io;
 use pedlar_net::PeerId;
 use pedlar_protocol::account::{Direction, Payment, TopUpLine};
 use pedlar_protocol::money::Msat;
+use pedlar_protocol::text::escape;
 use serde::{Deserialize, Serialize};
 
 use super::{Account, peers};
@@ -68,6 +69,10 @@ impl Verb for Args {
         match line {
             Line::Account(account) => {
                 screen.text(format_args!("{} is a {} node: {}", account.peer, account.standing, account.reason))?;
+                if let Some(since) = &account.since {
+                    let note = account.note.as_deref().unwrap_or_default();
+                    screen.text(format_args!("blocked since {since} {}", escape(note)))?;
+                }
                 let [held_in, allowance, held_out] =
                     [account.sold.held_msat, account.sold.allowance_msat, account.bought.held_msat].map(Msat::new);
                 screen.text(format_args!("held: {held_in} here, {held_out} there; its credit line: {allowance}"))?;
