@@ -22,7 +22,6 @@ fn a_blocked_buyer_is_sold_nothing_until_it_is_unblocked() {
     assert!(world.seller.market.handle_block(since, buyer, Some(note.clone())));
     assert!(!world.seller.market.handle_block(world.now, buyer, Some(note.clone())), "no news");
     assert_eq!(world.want(stream), Some(Err(Refusal::Blocked)), "not even in a stream that is open");
-    world.end(stream, 0, true);
     assert_eq!(world.open(0).unwrap_err(), Refusal::Blocked);
     assert_eq!(world.seller.market.standing(&buyer, world.now), Standing::Blocked);
     assert_eq!(world.allowance(0), Msat::ZERO);
