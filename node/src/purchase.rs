@@ -1,7 +1,7 @@
 //! Buying a file or a folder: who has it, what it costs there, an advance where one is asked for, and the download.
 //!
 //! ```text
-//! find (link, Kademlia, book) ─▶ quotes ─▶ rank ─▶ advance? ─▶ one seller at a time ─▶ verified goods
+//! find (link, Kademlia, book) ─▶ quotes ─▶ rank ─▶ advance? ─▶ some sellers at once ─▶ verified goods
 //!                                                              object by object ─┘ (a folder: manifest, then files)
 //! ```
 //!

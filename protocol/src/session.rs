@@ -12,11 +12,13 @@
 
 mod buyer;
 mod frame;
+mod plan;
 pub mod quote;
 mod seller;
 
 pub use buyer::{BuyerSession, BuyerViolation};
 pub use frame::{CloseCode, Frame, FrameDecodeError, Request, Want};
+pub use plan::{AT_ONCE, Lane, Next, Plan, is_near};
 pub use seller::{Brake, SellerSession, SellerStep, SellerViolation};
 
 /// The first window, 64 KiB: what either side risks on a peer it does not know.

@@ -40,6 +40,7 @@ mod real_wallet;
 mod reorg;
 mod secrets;
 mod servers;
+mod several;
 mod sigterm;
 mod swarm_of_sellers;
 mod verbs;

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Root, Size, Verified, Walk};
 use rustix::fs::OFlags;
@@ -83,7 +83,7 @@ impl From<io::Error> for WriteError {
     }
 }
 
-/// An object on its way to a file, open for one writer.
+/// An object on its way to a file, locked against other processes.
 #[derive(Debug)]
 pub struct Download {
     root: Root,
@@ -91,6 +91,7 @@ pub struct Download {
     paths: Paths,
     files: Arc<Files>,
     have: Have,
+    turn: Arc<Mutex<()>>,
 }
 
 /// What was written until a moment, on its way to the disk.
@@ -207,7 +208,8 @@ impl Download {
     }
 
     /// Begins a checkpoint of all that was written, so that it can be synced while more is written. One is to end before
-    /// the next begins: the system tells of a write that failed only once, and to whoever syncs first.
+    /// the next begins, for which there is the [turn](Self::turn): the system tells of a write that failed only once, and
+    /// to whoever syncs first.
     pub fn begin_checkpoint(&mut self) -> Checkpoint {
         Checkpoint { files: Arc::clone(&self.files), groups: self.have.take_fresh() }
     }
@@ -222,6 +224,11 @@ impl Download {
             self.have.forget(&groups);
             error.into()
         })
+    }
+
+    /// Held from the beginning of a checkpoint to its end where several write, and taken before the download is.
+    pub fn turn(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.turn)
     }
 
     /// How many groups were written since a checkpoint was last begun.
@@ -291,7 +298,7 @@ impl Download {
             }
         })?;
         let files = Arc::new(Files { data, outboard: state, outboard_at: state::outboard_at(size) });
-        Ok(Self { root, size, paths, files, have: Have::none(size) })
+        Ok(Self { root, size, paths, files, have: Have::none(size), turn: Arc::default() })
     }
 
     fn resume(root: Root, size: Size, paths: Paths) -> Result<Self, OpenError> {
@@ -314,7 +321,7 @@ impl Download {
         let found = data.metadata().map_err(at(&paths.part))?.len();
         let part = paths.part.clone();
         let files = Arc::new(Files { data, outboard: state, outboard_at: state::outboard_at(size) });
-        let mut download = Self { root, size, paths, files, have };
+        let mut download = Self { root, size, paths, files, have, turn: Arc::default() };
         if found != size.bytes() {
             let reserved = download.files.data.set_len(size.bytes());
             reserved.and_then(|()| download.recheck()).map_err(at(&part))?;

@@ -1,9 +1,12 @@
 //! One order from its quotes to its goods: who is asked first, what is left of the limit, when the next one is asked.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use pedlar_protocol::book::{Candidate, Ranked, rank};
+use pedlar_protocol::content::Size;
 use pedlar_protocol::money::Msat;
+use pedlar_protocol::session::{AT_ONCE, is_near};
 use pedlar_protocol::settlement::AdvanceError;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +14,9 @@ use crate::blobs::OpenError;
 use crate::purchase::goods::Goods;
 use crate::purchase::trade::Trade;
 use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell, Why};
+
+/// What several sellers may round up beside one: each quote does by a msat, and few have to be asked often.
+const ROUNDED_UP: Msat = Msat::new(32);
 
 /// Reliability of a seller that served us before, and of one that we do not know, in thousandths.
 const SERVED_WELL: u16 = 900;
@@ -66,16 +72,19 @@ impl Buyer {
                     Err(error) => return Err(error),
                 };
             }
+            let first = trade.failures.len();
             let all_there = match &mut goods {
-                Goods::File(file) => self.buy_file(order, file, one, trade, stop, tell).await?,
+                Goods::File(file) => {
+                    let helpers = self.helpers(best, &ready, &mut found, one.offered.size, trade.left(order.max));
+                    let sellers = std::iter::once(one).chain(helpers).collect();
+                    self.buy_file(order, file, sellers, trade, stop, tell).await?
+                }
                 Goods::Folder(folder) => self.buy_folder(order, folder, one, trade, stop, tell).await?,
             };
             if all_there {
                 return self.finish(goods).await;
             }
-            if trade.failures.iter().any(|failure| failure.seller == seller && failure.is_fault()) {
-                self.driver.commit(|market| market.handle_failed(&seller)).await?;
-            }
+            self.note_faults(trade.failures.get(first..).unwrap_or_default()).await?;
             // One advance is what an order may be asked for; for another one it takes another word.
             if best.advance > Msat::ZERO {
                 unpaid = self.next_advance(order, &others, &found).map(PaymentFailure::from);
@@ -93,6 +102,39 @@ impl Buyer {
             (Some((have, total)), _) => Err(OrderError::Incomplete { have, total, lacks: goods.lacks(), failures }),
             (None, _) => Err(OrderError::NoSeller(failures)),
         }
+    }
+
+    /// Those who sell a file beside the best, the cheapest first: they have it in the same size, ask little more, deliver
+    /// without an advance, and the whole of it would be within the limit there. A small file is bought from one.
+    fn helpers(
+        &self,
+        best: &Ranked,
+        ready: &[Ranked],
+        found: &mut Vec<Found>,
+        size: Size,
+        left: Option<Msat>,
+    ) -> Vec<Found> {
+        let window = self.driver.read(|market| market.terms().max_window);
+        let is_small = best.candidate.bytes <= window || best.advance > Msat::ZERO;
+        let helps = |one: &&Ranked| {
+            let cost = one.charge.saturating_add(ROUNDED_UP);
+            is_near(one.candidate.price, best.candidate.price) && left.is_none_or(|left| cost <= left)
+        };
+        let near = ready.iter().filter(|_| !is_small).filter(helps);
+        let place = |one: &Ranked, found: &[Found]| {
+            found.iter().position(|other| other.seller == one.candidate.seller && other.offered.size == size)
+        };
+        let helpers = near.filter_map(|one| Some(found.swap_remove(place(one, found)?)));
+        helpers.take(AT_ONCE.saturating_sub(1)).collect()
+    }
+
+    /// Trusts those who did what no honest seller does with less from now on.
+    async fn note_faults(&self, failures: &[SellerFailure]) -> Result<(), OrderError> {
+        let faults = failures.iter().filter(|failure| failure.is_fault());
+        for seller in faults.map(|failure| failure.seller).collect::<BTreeSet<_>>() {
+            self.driver.commit(|market| market.handle_failed(&seller)).await?;
+        }
+        Ok(())
     }
 
     /// What the best of the sellers that were not asked yet wants in advance.

@@ -1,17 +1,24 @@
-//! A file from its sellers.
+//! A file from its sellers, several at once.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use libp2p_identity::PeerId;
+use pedlar_net::Multiaddr;
 use pedlar_protocol::content::{Size, Whole};
-use pedlar_protocol::session::Request;
+use pedlar_protocol::money::Price;
+use pedlar_protocol::session::{Plan, Request};
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Download, OpenError};
-use crate::purchase::object::Lot;
+use crate::purchase::object::{Lot, Sale};
 use crate::purchase::part::{self, Part};
 use crate::purchase::trade::Trade;
 use crate::purchase::{Buyer, Found, News, Order, OrderError, Tell};
-use crate::session::lock;
+use crate::session::{Offered, lock};
 
 /// A file; nothing before a seller has said how long it is.
 #[derive(Default)]
@@ -66,38 +73,88 @@ impl File {
     }
 }
 
+/// A seller that a file is bought from, among others.
+struct Source {
+    seller: PeerId,
+    addrs: Vec<Multiaddr>,
+    price: Price,
+}
+
 impl Buyer {
-    /// Buys what is missing of a file from one seller; whether all is there then.
+    /// Buys what is missing of a file from these sellers at once; whether all is there then.
+    ///
+    /// What one that fails leaves undone is bought from the others, also where they had nothing left to do meanwhile.
     pub(super) async fn buy_file(
         &self,
         order: &Order,
         file: &File,
-        found: Found,
+        found: Vec<Found>,
         trade: &mut Trade,
         stop: &CancellationToken,
         tell: Tell<'_>,
     ) -> Result<bool, OrderError> {
-        let Some(part) = &file.part else { return Ok(false) };
-        let Found { seller, addrs, offered, .. } = found;
-        let (request, price) = (Request::Chunks(order.link.root), offered.quote.quote().price);
-        let lot = Lot { request, seller, addrs: &addrs, price, part, limit: trade.left(order.max) };
-        let (mut there, total) = (lock(part).present_bytes(), offered.size.bytes());
-        let progress = |bytes| {
-            there += bytes;
+        let (Some(part), Some((there, total))) = (&file.part, file.progress()) else { return Ok(false) };
+        let (plan, there) = (Mutex::new(Plan::up_to(trade.left(order.max))), AtomicU64::new(there));
+        let came = |bytes| {
+            let there = there.fetch_add(bytes, Ordering::Relaxed) + bytes;
             tell(News::Progress { bytes: there, total });
         };
-        let mut sale = self.buy_lot(&lot, Some(offered), stop, progress).await;
-        let (stopped, complete, cut_off) = (sale.stopped.take(), sale.complete, sale.is_cut_off());
-        trade.note(seller, sale, None, tell);
-        if !cut_off {
-            self.settle(seller, &addrs).await;
-        }
-        match stopped {
-            Some(stopped) => {
-                let missing = total.saturating_sub(lock(part).present_bytes());
-                Err(stopped.into_error(&order.dest, missing))
+        // The end of one on our own side ends all.
+        let (request, stop) = (Request::Chunks(order.link.root), stop.child_token());
+        let mut sources: Vec<_> = found.into_iter().map(Source::of).collect();
+        let mut stopped = None;
+        loop {
+            let asked = sources.len();
+            let mut running: FuturesUnordered<_> = sources
+                .drain(..)
+                .map(|(source, offered)| async {
+                    let Source { seller, ref addrs, price } = source;
+                    let lot = Lot { request, seller, addrs, price, part, plan: &plan };
+                    let sale = self.buy_share(&lot, offered, &stop, came).await;
+                    (sale, source)
+                })
+                .collect();
+            while let Some((mut sale, source)) = running.next().await {
+                if let Some(end) = sale.stopped.take() {
+                    stop.cancel();
+                    stopped.get_or_insert(end);
+                }
+                let is_done = sale.complete;
+                trade.note(source.seller, sale, None, tell);
+                if is_done {
+                    sources.push((source, None));
+                }
             }
-            None => Ok(complete),
+            drop(running);
+            if let Some(stopped) = stopped {
+                return Err(stopped.into_error(&order.dest, total.saturating_sub(lock(part).present_bytes())));
+            }
+            let is_complete = lock(part).is_complete();
+            if is_complete || sources.is_empty() || sources.len() == asked {
+                return Ok(is_complete);
+            }
         }
+    }
+
+    /// Buys from one of several sellers, and exchanges the counters with it.
+    async fn buy_share(
+        &self,
+        lot: &Lot<'_>,
+        offered: Option<Offered>,
+        stop: &CancellationToken,
+        came: impl FnMut(u64) + Send,
+    ) -> Sale {
+        let sale = self.buy_lot(lot, offered, stop, came).await;
+        if !sale.is_cut_off() {
+            self.settle(lot.seller, lot.addrs).await;
+        }
+        sale
+    }
+}
+
+impl Source {
+    fn of(found: Found) -> (Self, Option<Offered>) {
+        let Found { seller, addrs, offered, .. } = found;
+        (Self { seller, addrs, price: offered.quote.quote().price }, Some(offered))
     }
 }

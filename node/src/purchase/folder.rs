@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt;
@@ -14,7 +15,7 @@ use pedlar_net::Multiaddr;
 use pedlar_protocol::content::{Collection, CollectionEntry, Root, Size, Whole};
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::refusal::Refusal;
-use pedlar_protocol::session::Request;
+use pedlar_protocol::session::{Plan, Request};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -238,7 +239,8 @@ impl Buyer {
         let Found { seller, addrs, offered, whole, .. } = found;
         let total = whole.bytes;
         let (request, price) = (Request::Chunks(order.link.root), offered.quote.quote().price);
-        let lot = Lot { request, seller, addrs: &addrs, price, part: &part, limit: trade.left(order.max) };
+        let plan = Mutex::new(Plan::up_to(trade.left(order.max)));
+        let lot = Lot { request, seller, addrs: &addrs, price, part: &part, plan: &plan };
         let mut there = lock(&part).present_bytes();
         let progress = |bytes| {
             there += bytes;
@@ -325,7 +327,8 @@ impl Buyer {
         let part = part::open(entry.root, entry.size, &source.download.object(&entry.root)).await?;
         let request = Request::Entry { collection: source.collection, entry: entry.root };
         let Source { seller, addrs, price, stop, .. } = *source;
-        let lot = Lot { request, seller, addrs, price, part: &part, limit };
+        let plan = Mutex::new(Plan::up_to(limit));
+        let lot = Lot { request, seller, addrs, price, part: &part, plan: &plan };
         let complete = lock(&part).is_complete();
         let sale = match complete {
             true => Sale { complete, ..Sale::default() },

@@ -1,9 +1,11 @@
 //! One object from one seller: a quote, a session, and once more where the connection broke.
 
+use std::sync::Mutex;
+
 use libp2p_identity::PeerId;
 use pedlar_net::Multiaddr;
-use pedlar_protocol::money::{Msat, Price};
-use pedlar_protocol::session::Request;
+use pedlar_protocol::money::Price;
+use pedlar_protocol::session::{Plan, Request};
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts;
@@ -23,8 +25,8 @@ pub(super) struct Lot<'a> {
     /// The most that it may ask.
     pub(super) price: Price,
     pub(super) part: &'a Part,
-    /// What the object may cost.
-    pub(super) limit: Option<Msat>,
+    /// Who brings what of it, and what it may cost at all sellers together.
+    pub(super) plan: &'a Mutex<Plan>,
 }
 
 /// What came of a lot.
@@ -35,6 +37,7 @@ pub(super) struct Sale {
     pub(super) failures: Vec<BuyFailure>,
     /// Why it ended without the seller's fault.
     pub(super) stopped: Option<Stopped>,
+    /// Whether all is there that no other seller brings.
     pub(super) complete: bool,
 }
 
@@ -78,7 +81,7 @@ impl Sale {
 }
 
 impl Buyer {
-    /// Buys what is missing of a lot; `offered` is the seller's quote, where it has given one.
+    /// Buys what is missing of a lot and nobody else brings; `offered` is the seller's quote, where it has given one.
     pub(super) async fn buy_lot(
         &self,
         lot: &Lot<'_>,
@@ -94,9 +97,8 @@ impl Buyer {
         for attempt in 1..=TRIES {
             let outcome = match offered {
                 Ok(offered) => {
-                    let limit = lot.limit.map(|limit| limit.saturating_sub(sale.bought.cost));
                     let root = *lot.request.object();
-                    let run = Purchase { driver: &self.driver, root, part: lot.part, limit, stop };
+                    let run = Purchase { driver: &self.driver, root, part: lot.part, plan: lot.plan, stop };
                     let (bought, outcome) = run.from(offered, &mut progress).await;
                     sale.bought.add(bought);
                     outcome

@@ -17,7 +17,7 @@ use pedlar_protocol::content::{Collection, Kind, Root, Size, Whole};
 use pedlar_protocol::market::BuyError;
 use pedlar_protocol::money::{Msat, Price};
 use pedlar_protocol::session::quote::{SignedQuote, SignedReceipt};
-use pedlar_protocol::session::{BuyerSession, BuyerViolation, CloseCode, Frame, Request, Want};
+use pedlar_protocol::session::{BuyerSession, BuyerViolation, CloseCode, Frame, Lane, Next, Plan, Request, Want};
 use pedlar_protocol::wire::FrameKind;
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, timeout_at};
@@ -142,21 +142,21 @@ impl Bought {
     }
 }
 
-/// A purchase into one download, from whoever quotes.
+/// A purchase into one download, from whoever quotes; others may bring parts of it at the same time.
 pub(crate) struct Purchase<'a> {
     pub(crate) driver: &'a Driver,
     pub(crate) root: Root,
     pub(crate) part: &'a Arc<Mutex<Download>>,
-    /// What it may cost.
-    pub(crate) limit: Option<Msat>,
+    /// Who brings what, and what all of it may cost.
+    pub(crate) plan: &'a Mutex<Plan>,
     /// Ends it in order: what came is signed for.
     pub(crate) stop: &'a CancellationToken,
 }
 
 impl Purchase<'_> {
-    /// Buys what is missing under a quote; `progress` is called with the bytes of each verified group.
+    /// Buys what is missing and nobody else brings, under a quote; `progress` is called with the bytes of each verified group.
     ///
-    /// The second value says why it ended before all was there; what was verified is written, signed for and stored.
+    /// The second value says why it ended before that was there; what was verified is written, signed for and stored.
     pub(crate) async fn from(
         self,
         offered: Offered,
@@ -165,7 +165,9 @@ impl Purchase<'_> {
         let price = offered.quote.quote().price;
         let max_window = self.driver.read(|market| market.terms().max_window);
         let mut trading = Trading {
-            session: BuyerSession::new(offered.size, price, self.limit, max_window),
+            session: BuyerSession::new(offered.size, price, None, max_window),
+            lane: lock(self.plan).join(),
+            plan: self.plan,
             sink: Sink::start(self.root, offered.size, Arc::clone(self.part)),
             quote: offered.quote,
             part: self.part,
@@ -181,8 +183,10 @@ impl Purchase<'_> {
         };
         let outcome = trading.close(outcome).await;
         let bytes = trading.session.verified();
+        let cost = trading.quote.charge(bytes);
+        lock(self.plan).leave(trading.lane, cost);
         let wire_bytes = offered.traffic.read() + offered.traffic.written();
-        (Bought { bytes, cost: trading.quote.charge(bytes), wire_bytes }, outcome)
+        (Bought { bytes, cost, wire_bytes }, outcome)
     }
 }
 
@@ -191,6 +195,8 @@ struct Trading<'a> {
     driver: &'a Driver,
     quote: SignedQuote,
     session: BuyerSession,
+    plan: &'a Mutex<Plan>,
+    lane: Lane,
     part: &'a Arc<Mutex<Download>>,
     sink: Sink,
     signing: Option<Signing<'a>>,
@@ -211,9 +217,10 @@ impl Trading<'_> {
     async fn trade(&mut self, progress: &mut impl FnMut(u64)) -> Result<(), BuyFailure> {
         let mut stalled = Instant::now() + STALL;
         loop {
-            self.want().await?;
+            let is_short = self.want().await?;
             if self.session.is_idle() {
-                return self.ended();
+                // Nothing is on its way and nothing is wanted: the limit is reached, or the rest comes from others.
+                return if is_short { Err(BuyFailure::Limit) } else { Ok(()) };
             }
             tokio::select! {
                 frame = timeout_at(stalled, self.reader.next()), if self.sink.has_room() => {
@@ -232,21 +239,19 @@ impl Trading<'_> {
         }
     }
 
-    /// Wants ranges while the window allows, each with the newest receipt.
-    async fn want(&mut self) -> Result<(), BuyFailure> {
+    /// Wants ranges while the window allows, each with the newest receipt; whether groups are left then that nobody brings.
+    async fn want(&mut self) -> Result<bool, BuyFailure> {
         loop {
             let missing_from = |from| lock(self.part).missing(from, u64::MAX);
-            let Some(groups) = self.session.poll_want(missing_from) else {
-                return Ok(());
+            let next = lock(self.plan).poll_want(self.lane, &mut self.session, missing_from);
+            let groups = match next {
+                Next::Want(groups) => groups,
+                Next::Wait => return Ok(true),
+                Next::Done => return Ok(false),
             };
             let receipt = self.receipt.take().map(|receipt| receipt.signed().clone());
             self.writer.send(FrameKind::Control, Frame::Want(Want { groups, receipt }).encode()).await?;
         }
-    }
-
-    /// Nothing is on its way and nothing is wanted: all is there, or the limit is reached.
-    fn ended(&self) -> Result<(), BuyFailure> {
-        if lock(self.part).is_complete() { Ok(()) } else { Err(BuyFailure::Limit) }
     }
 
     async fn take(&mut self, frame: RawFrame) -> Result<(), BuyFailure> {
@@ -256,6 +261,7 @@ impl Trading<'_> {
         match Frame::decode(frame.payload)? {
             Frame::Serving(groups) => {
                 self.session.handle_serving(groups)?;
+                lock(self.plan).update(self.lane, &self.session);
                 Ok(self.sink.begin(groups)?)
             }
             Frame::Refused(refusal) => Err(BuyFailure::Refused(refusal)),

@@ -70,7 +70,7 @@ impl Sink {
         let spawned = thread::Builder::new().name("sink".into()).spawn(move || {
             let sunk = sink_and_sync(root, size, &download, inbox, &report);
             // All that verified is signed for, whatever the session ended with: it is to survive a crash, too.
-            let kept = lock(&download).checkpoint();
+            let kept = checkpoint(&download);
             // Before the last report: who hears of the end is the file's only owner.
             drop(download);
             if let Err(failure) = sunk.and(kept.map_err(SinkError::from)) {
@@ -220,9 +220,7 @@ fn sync(
         };
         take(word);
         words.try_iter().for_each(take);
-        let checkpoint = lock(download).begin_checkpoint();
-        let synced = checkpoint.sync();
-        lock(download).end_checkpoint(synced)?;
+        checkpoint(download)?;
         for total in ranges {
             let _ = report.blocking_send(Ok(Sunk::Range(total)));
         }
@@ -242,10 +240,19 @@ fn verify(verifier: &mut Verifier, bytes: &mut Bytes) -> (Vec<Verified>, Result<
     }
 }
 
-/// Locks a download.
-pub(crate) fn lock(download: &Mutex<Download>) -> std::sync::MutexGuard<'_, Download> {
-    // A download has no state that a panic could leave half done: its bits are set after its bytes.
-    download.lock().unwrap_or_else(PoisonError::into_inner)
+/// Syncs what was written until now, also by others that bring parts of the same download; they write on meanwhile.
+fn checkpoint(download: &Mutex<Download>) -> Result<(), WriteError> {
+    let turn = lock(download).turn();
+    let _turn = lock(&turn);
+    let begun = lock(download).begin_checkpoint();
+    let synced = begun.sync();
+    lock(download).end_checkpoint(synced)
+}
+
+/// Locks a download, or the plan for it.
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Neither has a state that a panic could leave half done: a download's bits are set after its bytes.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub struct BuyerSession {
     window: Window,
     cursor: u64,
     wanted: VecDeque<Groups>,
-    serving: usize,
+    serving: VecDeque<Groups>,
     verified: u64,
     pending: u64,
 }
@@ -39,7 +39,7 @@ impl BuyerSession {
             window: Window::up_to(max_window),
             cursor: size.group_count().saturating_sub(1),
             wanted: VecDeque::new(),
-            serving: 0,
+            serving: VecDeque::new(),
             verified: 0,
             pending: 0,
         }
@@ -52,8 +52,7 @@ impl BuyerSession {
     /// is walked once from the front; what sellers left out is wanted when all else has come.
     #[must_use]
     pub fn poll_want(&mut self, missing_from: impl Fn(u64) -> Option<Groups>) -> Option<Groups> {
-        let on_its_way = self.wanted.len().saturating_add(self.serving);
-        if on_its_way >= PIPELINED_WANTS {
+        if self.on_its_way().count() >= PIPELINED_WANTS {
             return None;
         }
         let ahead = missing_from(self.cursor);
@@ -85,7 +84,7 @@ impl BuyerSession {
         }
         let left_out = self.size.bytes_in(oldest).saturating_sub(self.size.bytes_in(groups));
         self.pending = self.pending.saturating_sub(left_out);
-        self.serving = self.serving.saturating_add(1);
+        self.serving.push_back(groups);
         Ok(())
     }
 
@@ -96,14 +95,29 @@ impl BuyerSession {
     }
 
     /// The oldest range that was being served is complete.
-    pub const fn handle_served(&mut self) {
-        self.serving = self.serving.saturating_sub(1);
+    pub fn handle_served(&mut self) {
+        self.serving.pop_front();
     }
 
     /// Whether nothing is on its way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.serving == 0 && self.wanted.is_empty()
+        self.on_its_way().next().is_none()
+    }
+
+    /// The ranges that are on their way, each until it is complete.
+    pub(super) fn on_its_way(&self) -> impl Iterator<Item = Groups> + '_ {
+        self.serving.iter().chain(&self.wanted).copied()
+    }
+
+    /// What the session may still cost, as far as ranges were wanted: also those that are on their way.
+    pub(super) fn committed(&self) -> Msat {
+        self.price.charge(self.verified.saturating_add(self.pending)).unwrap_or(Msat::MAX)
+    }
+
+    /// Changes what the session may cost in all.
+    pub(super) const fn set_limit(&mut self, limit: Option<Msat>) {
+        self.limit = limit;
     }
 
     /// Bytes verified in this session: the units of the next receipt.

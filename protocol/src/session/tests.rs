@@ -191,7 +191,7 @@ proptest! {
 }
 
 /// The first run of groups that are missing at or after an index.
-fn missing(have: &[bool], from: u64) -> Option<Groups> {
+pub(super) fn missing(have: &[bool], from: u64) -> Option<Groups> {
     let start = (usize::try_from(from).unwrap()..have.len()).find(|group| !have[*group])?;
     let end = (start..have.len()).find(|group| have[*group]).unwrap_or(have.len());
     Groups::new(start as u64, end as u64)

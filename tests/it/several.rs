@@ -1,0 +1,64 @@
+//! A file is bought from several sellers at once.
+
+use std::fs;
+
+use pedlar_protocol::money::Price;
+use pedlar_tests::cluster::{agreed, number, path};
+use serde_json::Value;
+
+use crate::{MIB, PRICE, SMALL_WINDOWS, world};
+
+const SIZE: u64 = 24 * MIB;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sellers_sell_a_file_at_once_and_one_dies_in_between() {
+    let world = world().await;
+    let mut cheap = world.node_with("cheap", SMALL_WINDOWS).await;
+    let dear = world.node_with("dear", SMALL_WINDOWS).await;
+    let far_dearer = world.node_with("far-dearer", SMALL_WINDOWS).await;
+    let buyer = world.node_with("buyer", SMALL_WINDOWS).await;
+    world.fund(&buyer).await;
+    let film = world.file("film", SIZE);
+    let link = cheap.publish(&film, PRICE).await;
+    dear.publish(&film, "9000sat/GiB").await;
+    far_dearer.publish(&film, "11000sat/GiB").await;
+    for seller in [&cheap, &dear, &far_dearer] {
+        buyer.pay(seller, "1000sat").await;
+    }
+    let addrs = [&cheap, &dear, &far_dearer].map(|seller| format!("addr={}", seller.addr())).join("&");
+    let (link, dest) = (format!("{link}?{addrs}"), world.path("bought.bin"));
+
+    // Enough for all of it at the dearer one, and not for more.
+    let most = Price::per_gib(9_000_000).charge(SIZE).unwrap().msat().div_ceil(1000) + 1;
+    let max = format!("{most}sat");
+    let mut get = buyer.begin(&["get", &link, "-o", path(&dest), "--max", &max]);
+    get.reaches_bytes(SIZE / 2).await;
+    let sold_before = buyer.tab(&dear.id, "bought").await.spent;
+    assert!(sold_before > 0, "the second one sells while the first does");
+    cheap.kill().await;
+    let lines = get.succeeds().await;
+    assert!(fs::read(&dest).unwrap() == fs::read(&film).unwrap());
+    assert!(lines.iter().any(|line| line["type"] == "failed" && line["peer"] == cheap.id.as_str()));
+
+    let summary = lines.last().unwrap();
+    let [from_cheap, from_dear] = [&cheap.id, &dear.id].map(|seller| bytes_of(summary, seller));
+    assert!(from_cheap > 0 && from_dear > 0, "both have sold: {from_cheap} and {from_dear}");
+    assert_eq!(from_cheap + from_dear, SIZE, "no byte twice, and none where it is far dearer");
+    let charge = |price, bytes| Price::per_gib(price).charge(bytes).unwrap().msat();
+    let [paid_cheap, paid_dear] = [charge(7_000_000, from_cheap), charge(9_000_000, from_dear)];
+    let spent = agreed(&dear, &buyer).await.spent;
+    // Whoever had nothing left to bring was asked anew, and each quote rounds up by itself.
+    assert!((paid_dear..=paid_dear + 2).contains(&spent), "{spent} msat for {paid_dear}");
+    assert!(number(&summary["paid_msat"]) <= most * 1000);
+    cheap.restart().await;
+    // The dead one learns of the last receipt when it is asked next.
+    buyer.ask(&["get", &link, "-o", path(&world.path("again.bin")), "--dry-run"]).await;
+    assert_eq!(agreed(&cheap, &buyer).await.spent, paid_cheap);
+}
+
+/// What a purchase brought from one seller.
+fn bytes_of(summary: &Value, seller: &str) -> u64 {
+    let sellers = summary["sellers"].as_array().unwrap();
+    let mine = sellers.iter().filter(|one| one["peer"] == seller);
+    mine.map(|one| number(&one["bytes"])).sum()
+}
