@@ -37,10 +37,10 @@ pub(crate) use find::{Found, SellerFailure, Why};
 pub(crate) use payment::{PaymentFailure, PaymentNews};
 
 use choice::rank_found;
-use goods::Goods;
+use goods::{Finished, Goods};
 use trade::Trade;
 
-use crate::blobs::{FinishError, OpenError, WriteError};
+use crate::blobs::{FinishError, OpenError, PublishedBlob, WriteError};
 use crate::driver::Driver;
 use crate::session::Bought;
 use crate::store::StoreError;
@@ -84,6 +84,8 @@ pub(crate) type Tell<'a> = &'a (dyn Fn(News) + Send + Sync);
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) path: PathBuf,
+    /// A file as it can be sold on; a folder is not.
+    pub(crate) blob: Option<PublishedBlob>,
     pub(crate) bytes: u64,
     pub(crate) paid: Msat,
     pub(crate) fees_sat: u64,
@@ -223,9 +225,10 @@ impl Buyer {
         let begun = Instant::now();
         check_limits(order)?;
         let mut trade = Trade::default();
-        let path = self.trade(order, &mut trade, stop, tell).await?;
+        let Finished { path, blob } = self.trade(order, &mut trade, stop, tell).await?;
         Ok(Outcome {
             path,
+            blob,
             bytes: trade.sellers.iter().map(|(_, bought)| bought.bytes).sum(),
             paid: trade.paid,
             fees_sat: trade.fees_sat,

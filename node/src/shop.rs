@@ -12,6 +12,7 @@ use std::time::Duration;
 use pedlar_net::{MAX_MESSAGE, NetHandle, PublishError as GossipError};
 use pedlar_protocol::content::Root;
 use pedlar_protocol::money::Price;
+use pedlar_protocol::session::Request;
 use pedlar_protocol::text::Name;
 use rusqlite::Connection;
 use tokio::task::spawn_blocking;
@@ -127,6 +128,22 @@ impl Shopkeeper {
             self.sell(default).await?;
         }
         Ok((shelved, skipped))
+    }
+
+    /// Puts up for sale what was bought, where the node sells chunks at a price for all of them; whether it did.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is not for sale.
+    pub(crate) async fn resell(&self, blob: PublishedBlob) -> Result<bool, StoreError> {
+        let sells = self.driver.read(|market| !market.shop().is_closed() && market.shop().price().is_some());
+        // What its owner has published stays as it was.
+        if !sells || self.shelf.blob(&Request::Chunks(blob.root)).is_some() {
+            return Ok(false);
+        }
+        let name = Name::new(blob.name.clone()).ok().or_else(|| Name::new(blob.root.to_string()).ok());
+        let Some(name) = name else { return Ok(false) };
+        self.shelve(Shelved { blob, name, price: None, folder: None }).await?;
+        Ok(true)
     }
 
     /// Puts up for sale what was hashed; durable, then told.

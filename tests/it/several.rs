@@ -3,7 +3,7 @@
 use std::fs;
 
 use pedlar_protocol::money::Price;
-use pedlar_tests::cluster::{agreed, number, path};
+use pedlar_tests::cluster::{agreed, number, path, until};
 use serde_json::Value;
 
 use crate::{MIB, PRICE, SMALL_WINDOWS, world};
@@ -61,4 +61,42 @@ fn bytes_of(summary: &Value, seller: &str) -> u64 {
     let sellers = summary["sellers"].as_array().unwrap();
     let mine = sellers.iter().filter(|one| one["peer"] == seller);
     mine.map(|one| number(&one["bytes"])).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_bought_is_sold_on_by_those_who_sell() {
+    let world = world().await;
+    let first = world.node_with("first", SMALL_WINDOWS).await;
+    let mut second = world.node_with("second", SMALL_WINDOWS).await;
+    let third = world.node_with("third", SMALL_WINDOWS).await;
+    let film = world.file("film", SIZE / 3);
+    let link = format!("{}?addr={}", first.publish(&film, PRICE).await, first.addr());
+    for buyer in [&second, &third] {
+        world.fund(buyer).await;
+        buyer.pay(&first, "1000sat").await;
+        buyer.ask(&["sell", "chunks", "--price", PRICE]).await;
+    }
+    let dest = world.path("second.bin");
+    let lines = second.ask(&["get", &link, "-o", path(&dest)]).await;
+    assert_eq!(lines.last().unwrap()["shared"], true);
+    third.pay(&second, "1000sat").await;
+    second.stop().await;
+    second.restart().await;
+
+    // The link names the first alone: the second has told the network.
+    until("the second quotes", async || {
+        let quotes = third.ask(&["get", &link, "-o", path(&world.path("third.bin")), "--dry-run"]).await;
+        quotes.iter().any(|line| line["type"] == "quote" && line["peer"] == second.id.as_str()).then_some(())
+    })
+    .await;
+    let lines = third.ask(&["get", &link, "-o", path(&world.path("third.bin")), "--no-share"]).await;
+    let summary = lines.last().unwrap();
+    assert!(fs::read(world.path("third.bin")).unwrap() == fs::read(&film).unwrap());
+    let [from_first, from_second] = [&first.id, &second.id].map(|seller| bytes_of(summary, seller));
+    assert!(from_first > 0 && from_second > 0, "both have sold: {from_first} and {from_second}");
+    assert_eq!((from_first + from_second, summary["shared"].as_bool()), (SIZE / 3, Some(false)));
+    let spent = agreed(&second, &third).await.spent;
+    let charge = Price::per_gib(7_000_000).charge(from_second).unwrap().msat();
+    assert!((charge..=charge + 2).contains(&spent), "{spent} msat for {charge}");
+    assert!(third.ask(&["published"]).await.iter().all(|line| line["type"] != "published"), "the third keeps it");
 }

@@ -18,12 +18,13 @@ pub(super) use unbought::payment_failure;
 
 use super::{Remote, Verb};
 use crate::api::Out;
-use crate::blobs::safe_name;
+use crate::blobs::{PublishedBlob, safe_name};
 use crate::cli::screen::Screen;
 use crate::config::sat;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::purchase::{News, Order, Outcome, PaymentNews};
+use crate::shop::Shopkeeper;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +57,10 @@ pub(crate) struct Args {
     #[arg(long = "max-fee", value_name = "AMOUNT", value_parser = sat)]
     #[serde(default)]
     max_fee_sat: Option<u64>,
+    /// Keep a file to yourself: a node that sells chunks sells on what it buys, at its price for all of them
+    #[arg(long)]
+    #[serde(default)]
+    no_share: bool,
     /// Show the quotes and buy nothing
     #[arg(long)]
     #[serde(default)]
@@ -101,6 +106,9 @@ pub(crate) struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     txid: Option<String>,
     seconds: f64,
+    /// Whether it is for sale here from now on.
+    #[serde(default)]
+    shared: bool,
     sellers: Vec<Share>,
 }
 
@@ -206,16 +214,21 @@ impl Remote for Args {
         // A client that goes away drops this future, and with it the guard: the purchase then signs and goes.
         let _guard = stop.clone().drop_guard();
         let (buyer, dry_run) = (Arc::clone(&node.buyer), self.dry_run);
+        let shop = (!self.no_share).then(|| Arc::clone(&node.shop));
         let purchase = node.tasks().spawn(async move {
             let tell = move |news| teller.tell(news);
             match dry_run {
                 true => buyer.quotes(&order, &tell).await.map(|_| None),
-                false => buyer.buy(&order, &stop, &tell).await.map(Some),
+                false => {
+                    let mut outcome = buyer.buy(&order, &stop, &tell).await?;
+                    let shared = share(shop, outcome.blob.take()).await;
+                    Ok(Some((outcome, shared)))
+                }
             }
         });
         relay(news, &out).await?;
         let outcome = purchase.await.map_err(Failure::system)?;
-        Ok(outcome.map_err(failure_of)?.map_or_else(nothing, summary_of))
+        Ok(outcome.map_err(failure_of)?.map_or_else(nothing, |(outcome, shared)| summary_of(outcome, shared)))
     }
 
     /// Fees may rise while somebody decides.
@@ -224,6 +237,16 @@ impl Remote for Args {
             self.max_fee_sat = Some(*max_fee_sat);
         }
     }
+}
+
+/// Sells on what was bought, where that is wanted; whether it is for sale now.
+async fn share(shop: Option<Arc<Shopkeeper>>, blob: Option<PublishedBlob>) -> bool {
+    let Some((shop, blob)) = shop.zip(blob) else { return false };
+    // What was bought is here, whether or not it can be sold.
+    shop.resell(blob).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "what was bought is not sold on");
+        false
+    })
 }
 
 /// Tells the client all news but old progress.
@@ -260,24 +283,34 @@ fn line_of(news: News) -> Line {
 }
 
 const fn nothing() -> Summary {
-    Summary { path: None, bytes: 0, paid_msat: 0, fees_sat: 0, txid: None, seconds: 0.0, sellers: Vec::new() }
+    Summary {
+        path: None,
+        bytes: 0,
+        paid_msat: 0,
+        fees_sat: 0,
+        txid: None,
+        seconds: 0.0,
+        shared: false,
+        sellers: Vec::new(),
+    }
 }
 
-fn summary_of(outcome: Outcome) -> Summary {
-    let share = |(peer, bought): &(PeerId, crate::session::Bought)| Share {
+fn summary_of(outcome: Outcome, shared: bool) -> Summary {
+    let from_one = |(peer, bought): &(PeerId, crate::session::Bought)| Share {
         peer: peer.to_string(),
         bytes: bought.bytes,
         msat: bought.cost.msat(),
         wire_bytes: bought.wire_bytes,
     };
     Summary {
-        sellers: outcome.sellers.iter().map(share).collect(),
+        sellers: outcome.sellers.iter().map(from_one).collect(),
         path: Some(outcome.path),
         bytes: outcome.bytes,
         paid_msat: outcome.paid.msat(),
         fees_sat: outcome.fees_sat,
         txid: outcome.txid,
         seconds: outcome.took.as_secs_f64(),
+        shared,
     }
 }
 

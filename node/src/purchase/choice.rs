@@ -1,7 +1,6 @@
 //! One order from its quotes to its goods: who is asked first, what is left of the limit, when the next one is asked.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use pedlar_protocol::book::{Candidate, Ranked, rank};
 use pedlar_protocol::content::Size;
@@ -11,7 +10,7 @@ use pedlar_protocol::settlement::AdvanceError;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::OpenError;
-use crate::purchase::goods::Goods;
+use crate::purchase::goods::{Finished, Goods};
 use crate::purchase::trade::Trade;
 use crate::purchase::{Buyer, Found, News, Order, OrderError, PaymentFailure, SellerFailure, Tell, Why};
 
@@ -31,7 +30,7 @@ impl Buyer {
         trade: &mut Trade,
         stop: &CancellationToken,
         tell: Tell<'_>,
-    ) -> Result<PathBuf, OrderError> {
+    ) -> Result<Finished, OrderError> {
         let mut goods = stop.run_until_cancelled(Goods::kept(order)).await.ok_or(OrderError::Interrupted)??;
         if goods.is_complete() {
             return self.finish(goods).await;

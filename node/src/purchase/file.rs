@@ -1,6 +1,5 @@
 //! A file from its sellers, several at once.
 
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +13,7 @@ use pedlar_protocol::session::{Plan, Request};
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Download, OpenError};
+use crate::purchase::goods::Finished;
 use crate::purchase::object::{Lot, Sale};
 use crate::purchase::part::{self, Part};
 use crate::purchase::trade::Trade;
@@ -68,8 +68,9 @@ impl File {
     }
 
     /// Gives it its name when it is complete.
-    pub(super) async fn finish(self, buyer: &Buyer) -> Result<PathBuf, OrderError> {
-        buyer.keep(self.part.ok_or(OrderError::Interrupted)?).await
+    pub(super) async fn finish(self, buyer: &Buyer) -> Result<Finished, OrderError> {
+        let blob = buyer.keep(self.part.ok_or(OrderError::Interrupted)?).await?;
+        Ok(Finished { path: blob.path.clone(), blob: Some(blob) })
     }
 }
 

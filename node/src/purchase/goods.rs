@@ -6,7 +6,7 @@ use std::time::Duration;
 use pedlar_protocol::content::{Kind, Size, Whole};
 use tokio::time::{Instant, sleep};
 
-use crate::blobs::OpenError;
+use crate::blobs::{OpenError, PublishedBlob};
 use crate::purchase::file::File;
 use crate::purchase::folder::Folder;
 use crate::purchase::{Buyer, Lacks, Order, OrderError};
@@ -16,6 +16,13 @@ const ENDING: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether it has.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What an order has brought.
+pub(super) struct Finished {
+    pub(super) path: PathBuf,
+    /// A file as it can be sold on; a folder is not.
+    pub(super) blob: Option<PublishedBlob>,
+}
 
 /// What an order brings.
 pub(super) enum Goods {
@@ -93,10 +100,10 @@ impl Goods {
 
 impl Buyer {
     /// Gives what is complete its name.
-    pub(super) async fn finish(&self, goods: Goods) -> Result<PathBuf, OrderError> {
+    pub(super) async fn finish(&self, goods: Goods) -> Result<Finished, OrderError> {
         match goods {
             Goods::File(file) => file.finish(self).await,
-            Goods::Folder(folder) => folder.finish(self).await,
+            Goods::Folder(folder) => Ok(Finished { path: folder.finish(self).await?, blob: None }),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The part of an object that is here, as it is bought.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use pedlar_protocol::content::{Root, Size};
 use tokio::task::spawn_blocking;
 
-use crate::blobs::{Download, OpenError};
+use crate::blobs::{Download, OpenError, PublishedBlob};
 use crate::purchase::{Buyer, OrderError};
 
 /// An object being bought, shared with the thread that writes it.
@@ -14,11 +14,11 @@ pub(super) type Part = Arc<Mutex<Download>>;
 
 impl Buyer {
     /// Gives a complete object its name.
-    pub(super) async fn keep(&self, part: Part) -> Result<PathBuf, OrderError> {
+    pub(super) async fn keep(&self, part: Part) -> Result<PublishedBlob, OrderError> {
         let outboards = self.outboards.clone();
         let part = Arc::into_inner(part).and_then(|part| part.into_inner().ok()).ok_or(OrderError::Interrupted)?;
         let finished = spawn_blocking(move || part.finish(&outboards)).await;
-        Ok(finished.map_err(|_| OrderError::Interrupted)??.path)
+        Ok(finished.map_err(|_| OrderError::Interrupted)??)
     }
 }
 
