@@ -78,7 +78,8 @@ impl Plan {
         let free_from = |from| self.free_from(lane, from, &missing_from);
         let next = match session.poll_want(free_from) {
             Some(groups) => Next::Want(groups),
-            None if free_from(0).is_some() => Next::Wait,
+            // Asked with each frame that comes: what is free is only looked for when that decides.
+            None if !session.is_idle() || free_from(0).is_some() => Next::Wait,
             None => Next::Done,
         };
         self.update(lane, session);
