@@ -28,9 +28,6 @@ mod tests;
 
 use std::fmt;
 
-use crate::state::StoreError;
-use crate::status::Closed;
-
 pub use adopt::AdoptError;
 pub(crate) use ends::OfferTerms;
 pub use ends::{EndError, Ending, MAX_CLOSES, Offer, Settled};
@@ -72,20 +69,3 @@ impl Role {
         }
     }
 }
-
-/// What happens to the wallet itself is an error of each operation alike.
-macro_rules! through_channel {
-    ($($error:ty),+) => {$(
-        impl From<StoreError> for $error {
-            fn from(error: StoreError) -> Self {
-                Self::Channel(error.into())
-            }
-        }
-        impl From<Closed> for $error {
-            fn from(error: Closed) -> Self {
-                Self::Channel(error.into())
-            }
-        }
-    )+};
-}
-through_channel!(FundError, WatchError, SignError, EndError, AdoptError);

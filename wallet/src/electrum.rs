@@ -30,6 +30,8 @@ pub use url::{ServerUrl, UrlError};
 
 /// The longest that one address of a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How far a server may be behind the best, in blocks (MONEY.md 3.3): news travel at different speed.
+pub(crate) const MAX_BEHIND: u32 = 2;
 /// How many of a name's addresses are tried: a name that lists hundreds mustn't hold the line.
 const MAX_ADDRESSES: usize = 4;
 /// Scripts asked for in one round trip. Servers answer a batch in about the time of one (500 in 0.2 s, 5 took 10 s).

@@ -8,11 +8,10 @@ use bdk_wallet::rusqlite::{Connection, OptionalExtension};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 
-use crate::electrum::{self, Expected, Fingerprint, Seen, ServerFault, ServerUrl};
+use crate::electrum::{self, Expected, Fingerprint, MAX_BEHIND, Seen, ServerFault, ServerUrl};
 use crate::network::Network;
 use crate::payments::{Payment, SELECT, read_payment};
 use crate::state::{FILE_NAME, LADDER, OpenError, begin};
-use crate::thread::MAX_BEHIND;
 use crate::watch::{Incoming, read_incoming};
 
 /// Every payment, in and out, and what the servers showed, as the file has it.

@@ -15,7 +15,6 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::core::Core;
-pub(crate) use self::servers::MAX_BEHIND;
 use crate::electrum::line::Line;
 use crate::events::{Events, WalletEvent};
 use crate::keys::Keys;

@@ -6,9 +6,10 @@ use bitcoin::secp256k1::SecretKey;
 use bitcoin::{OutPoint, PublicKey, ScriptBuf, Transaction};
 
 use super::rows::{ChannelRow, Funding as Funds, write_ended};
-use super::{ChannelId, Role, Terms, TermsError, Voucher, VoucherError};
+use super::{AdoptError, ChannelId, EndError, Role, Terms, TermsError, Voucher, VoucherError};
 use crate::payments::{self, Fee, PayError, PaymentId};
 use crate::state::{State, StoreError};
+use crate::status::Closed;
 
 /// The most channels that have not ended, whatever their state: each is one more script that the server is asked about.
 pub const MAX_CHANNELS: usize = 1_000;
@@ -267,3 +268,20 @@ pub enum SignError {
     #[error(transparent)]
     Channel(#[from] ChannelError),
 }
+
+/// What happens to the wallet itself is an error of each operation alike.
+macro_rules! through_channel {
+    ($($error:ty),+) => {$(
+        impl From<StoreError> for $error {
+            fn from(error: StoreError) -> Self {
+                Self::Channel(error.into())
+            }
+        }
+        impl From<Closed> for $error {
+            fn from(error: Closed) -> Self {
+                Self::Channel(error.into())
+            }
+        }
+    )+};
+}
+through_channel!(FundError, WatchError, SignError, EndError, AdoptError);

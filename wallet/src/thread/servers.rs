@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::electrum::{ServerFault, ServerUrl};
+use crate::electrum::{MAX_BEHIND, ServerFault, ServerUrl};
 use crate::status::{ServerState, ServerStatus};
 
 /// The first wait before a server that failed is tried again; each further failure doubles it, up to the longest.
@@ -10,8 +10,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Polls of the server in use between two looks at the others.
 const POLLS_A_VISIT: u32 = 4;
-/// How far a server may be behind the best, in blocks (MONEY.md 3.3): news travel at different speed.
-pub(crate) const MAX_BEHIND: u32 = 2;
 
 /// All servers, in the order of the configuration; there is at least one.
 ///
