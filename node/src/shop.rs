@@ -1,5 +1,6 @@
 //! What this node sells, on disk: published files and folders, their prices, and the offers that say so.
 
+mod pace;
 mod rows;
 mod shelf;
 
@@ -83,16 +84,19 @@ impl Shopkeeper {
         outboards: PathBuf,
         copies: PathBuf,
     ) -> Result<Self, StoreError> {
-        let (goods, (price, closed)) = driver.store().ask(|db| Ok((load(db)?, rows::load_terms(db)?))).await?;
+        let stored = driver.store().ask(|db| Ok((load(db)?, rows::load_terms(db)?, rows::load_limit(db)?)));
+        let (goods, (price, closed), limit) = stored.await?;
         driver
             .commit(|market| {
                 market.handle_price(now(), price, closed);
+                market.handle_capacity(now(), limit);
                 for shelved in &goods {
                     market.handle_published(now(), shelved.blob.root, shelved.goods());
                 }
             })
             .await?;
         shelf.fill(goods);
+        shelf.pace.set(limit);
         Ok(Self { driver, net, shelf, outboards, copies, changed: tokio::sync::Notify::new() })
     }
 
@@ -188,6 +192,18 @@ impl Shopkeeper {
         for shelved in self.shelf.all() {
             self.announce(&shelved.blob.root).await;
         }
+        Ok(())
+    }
+
+    /// Sends so many bytes a second to all buyers together, and says so in offers; 0 is no limit.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the limit is as before.
+    pub(crate) async fn limit(&self, bytes_per_s: u64) -> Result<(), StoreError> {
+        self.driver.store().ask(move |db| rows::store_limit(db, bytes_per_s)).await?;
+        self.shelf.pace.set(bytes_per_s);
+        self.driver.commit(|market| market.handle_capacity(now(), bytes_per_s)).await?;
+        self.changed.notify_one();
         Ok(())
     }
 

@@ -100,3 +100,30 @@ async fn what_was_bought_is_sold_on_by_those_who_sell() {
     assert!((charge..=charge + 2).contains(&spent), "{spent} msat for {charge}");
     assert!(third.ask(&["published"]).await.iter().all(|line| line["type"] != "published"), "the third keeps it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sellers_of_limited_lines_deliver_faster_than_one() {
+    let world = world().await;
+    let (one, two, buyer) = (world.node("one").await, world.node("two").await, world.node("buyer").await);
+    world.fund(&buyer).await;
+    let film = world.file("film", 40 * MIB);
+    let link = one.publish(&film, PRICE).await;
+    two.publish(&film, PRICE).await;
+    for seller in [&one, &two] {
+        seller.ask(&["sell", "chunks", "--limit", "40Mbit/s"]).await;
+        buyer.pay(seller, "1000sat").await;
+    }
+    let alone = format!("{link}?addr={}", one.addr());
+    let both = format!("{alone}&addr={}", two.addr());
+    let seconds = async |link: &str, name: &str| {
+        let lines = buyer.ask(&["get", link, "-o", path(&world.path(name))]).await;
+        lines.last().unwrap()["seconds"].as_f64().unwrap()
+    };
+    let from_both = seconds(&both, "both.bin").await;
+    // 40 MiB at 5 MB/s take 8.4 s from one, whatever else the machine does.
+    assert!(from_both < 7.0, "{from_both} s from two");
+    two.ask(&["sell", "chunks", "--stop"]).await;
+    let from_one = seconds(&alone, "alone.bin").await;
+    println!("{from_both:.1} s from both, {from_one:.1} s from one");
+    assert!(from_one > 8.0, "the limit holds: {from_one} s");
+}

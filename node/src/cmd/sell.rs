@@ -16,11 +16,15 @@ use crate::node::Node;
 const EXAMPLES: &str = "\
 Examples:
   pedlar sell chunks --price 10sat/GiB
+  pedlar sell chunks --limit 20Mbit/s
   pedlar sell chunks --stop";
+
+/// A piece of 256 KiB takes 4 s then: buyers wait 20 s for one, and some at once share the line.
+const SLOWEST: u64 = 500_000 / 8;
 
 /// Sell what is published, at this price where it has none of its own; or stop.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
-#[command(after_help = EXAMPLES, group(clap::ArgGroup::new("how").required(true)))]
+#[command(after_help = EXAMPLES, group(clap::ArgGroup::new("how").required(true).multiple(true)))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Args {
     /// What to sell: chunks, the bytes of published files.
@@ -28,8 +32,12 @@ pub(crate) struct Args {
     /// What it costs, such as 10sat/GiB; a bare number is sat/GiB.
     #[arg(long = "price", value_name = "PRICE", value_parser = price, group = "how")]
     price_msat_per_gib: Option<u64>,
+    /// Send no more than this to all buyers together, such as 20Mbit/s; none takes the limit away.
+    #[arg(long = "limit", value_name = "RATE", value_parser = rate, group = "how")]
+    #[serde(default)]
+    limit_bytes_per_s: Option<u64>,
     /// Sell nothing; what is published stays, for when selling goes on.
-    #[arg(long, group = "how")]
+    #[arg(long, group = "how", conflicts_with_all = ["price_msat_per_gib", "limit_bytes_per_s"])]
     #[serde(default)]
     stop: bool,
 }
@@ -66,16 +74,36 @@ impl Verb for Args {
 
 impl Remote for Args {
     async fn run(self, node: &Node, out: Out<Line>) -> Result<Done, Failure> {
-        let Self { service: Text(service), price_msat_per_gib, stop } = self;
+        let Self { service: Text(service), price_msat_per_gib, limit_bytes_per_s, stop } = self;
+        if let Some(bytes_per_s) = limit_bytes_per_s {
+            node.shop.limit(bytes_per_s).await.map_err(Failure::system)?;
+        }
         let set = match (price_msat_per_gib, stop) {
             (Some(msat), false) => node.shop.sell(Some(Price::per_gib(msat))).await,
             (None, true) => node.shop.stop().await,
+            (None, false) if limit_bytes_per_s.is_some() => Ok(()),
             (Some(_), true) | (None, false) => {
-                return Err(Failure::usage("usage", "either a price or to stop is to be given"));
+                return Err(Failure::usage("usage", "a price, a limit, or to stop is to be given"));
             }
         };
         set.map_err(Failure::system)?;
+        let price = node.driver.read(|market| market.shop().price().filter(|_| !market.shop().is_closed()));
+        let price_msat_per_gib = price.map(Price::msat_per_gib);
         out.line(Line::Selling { service: service.to_string(), price_msat_per_gib }).await?;
         Ok(Done {})
     }
+}
+
+/// Reads bits a second as bytes a second; `none` is 0.
+fn rate(text: &str) -> Result<u64, &'static str> {
+    const UNITS: [(&str, u64); 3] = [("kbit/s", 1_000), ("Mbit/s", 1_000_000), ("Gbit/s", 1_000_000_000)];
+    const BAD: &str = "write it like 500kbit/s, 20Mbit/s or none";
+    if text == "none" {
+        return Ok(0);
+    }
+    let unit = UNITS.iter().find_map(|(unit, bits)| Some((text.strip_suffix(unit)?, *bits)));
+    let (number, bits) = unit.ok_or(BAD)?;
+    let number: u64 = number.trim_end().parse().map_err(|_| BAD)?;
+    let bytes = number.checked_mul(bits).ok_or(BAD)? / 8;
+    if bytes < SLOWEST { Err("slower than 500kbit/s buyers give up") } else { Ok(bytes) }
 }

@@ -36,28 +36,35 @@ impl Service for Chunks {
     }
 
     fn quote(&self, request: Request) -> BoxFuture<'_, Result<Delivery, Refusal>> {
-        quote(&self.shelf, request).boxed()
+        quote(Arc::clone(&self.shelf), request).boxed()
     }
 }
 
-async fn quote(shelf: &Shelf, request: Request) -> Result<Delivery, Refusal> {
+async fn quote(shelf: Arc<Shelf>, request: Request) -> Result<Delivery, Refusal> {
     let root = *request.object();
     let blob = shelf.blob(&request).ok_or(Refusal::NotFound)?;
     let size = blob.size;
     let opened = spawn_blocking(move || BlobReader::open(&blob)).await;
     let reader = opened.map_err(|_| UNREADABLE)?.map_err(|error| refusal_of(&root, &error))?;
     let reader = Arc::new(reader);
-    Ok(Delivery { request, size, serve: Box::new(move |session| serve(session, root, reader).boxed()) })
+    Ok(Delivery { request, size, serve: Box::new(move |session| serve(session, root, reader, shelf).boxed()) })
 }
 
-async fn serve(session: &mut Session, root: Root, reader: Arc<BlobReader>) -> Result<(), SessionError> {
+async fn serve(
+    session: &mut Session,
+    root: Root,
+    reader: Arc<BlobReader>,
+    shelf: Arc<Shelf>,
+) -> Result<(), SessionError> {
     let refused = |error| SessionError::Refused(refusal_of(&root, &error));
     while let Some(groups) = session.next_range().await? {
         let mut reading = read(reader.pieces(groups).map_err(refused)?);
         while let (pieces, Some(piece)) = reading.await.map_err(|_| SessionError::Refused(UNREADABLE))? {
             // The next one is read while this one leaves.
             reading = read(pieces);
-            session.deliver(piece.map_err(refused)?).await?;
+            let piece = piece.map_err(refused)?;
+            shelf.pace.wait(piece.len() as u64).await;
+            session.deliver(piece).await?;
         }
     }
     Ok(())

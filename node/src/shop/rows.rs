@@ -20,6 +20,9 @@ const PRICE_SETTING: &str = "chunks.price_msat_per_gib";
 /// The setting that stands while the owner has stopped selling.
 const CLOSED_SETTING: &str = "chunks.closed";
 
+/// The setting that holds what is sent to all buyers together.
+const LIMIT_SETTING: &str = "chunks.limit_bytes_per_s";
+
 /// Stores a published object, with the files of a folder, in place of what was stored under its root.
 pub(super) fn store(db: &mut Connection, shelved: &Shelved) -> rusqlite::Result<()> {
     let tx = db.transaction()?;
@@ -179,11 +182,23 @@ pub(super) fn store_terms(db: &mut Connection, price: Option<Price>, closed: boo
     tx.commit()
 }
 
+/// Stores how many bytes a second are sent to all buyers together; 0 is no limit.
+pub(super) fn store_limit(db: &mut Connection, bytes_per_s: u64) -> rusqlite::Result<()> {
+    let value = bytes_per_s.to_string();
+    db.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)", [LIMIT_SETTING, &value]).map(drop)
+}
+
+/// How many bytes a second are sent to all buyers together; 0 is no limit.
+pub(super) fn load_limit(db: &Connection) -> rusqlite::Result<u64> {
+    Ok(setting(db, LIMIT_SETTING)?.and_then(|value| value.parse().ok()).unwrap_or(0))
+}
+
 /// The default price, and whether the owner has stopped selling.
 pub(super) fn load_terms(db: &Connection) -> rusqlite::Result<(Option<Price>, bool)> {
-    let setting = |name: &str| -> rusqlite::Result<Option<String>> {
-        db.query_row("SELECT value FROM settings WHERE name = ?1", [name], |row| row.get(0)).optional()
-    };
-    let price = setting(PRICE_SETTING)?.and_then(|value| value.parse().ok()).map(Price::per_gib);
-    Ok((price, setting(CLOSED_SETTING)?.is_some()))
+    let price = setting(db, PRICE_SETTING)?.and_then(|value| value.parse().ok()).map(Price::per_gib);
+    Ok((price, setting(db, CLOSED_SETTING)?.is_some()))
+}
+
+fn setting(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT value FROM settings WHERE name = ?1", [name], |row| row.get(0)).optional()
 }

@@ -10,6 +10,7 @@ use pedlar_protocol::money::Price;
 use pedlar_protocol::session::Request;
 use pedlar_protocol::text::{Name, escape};
 
+use super::pace::Pace;
 use crate::blobs::{BlobReader, PublishedBlob, PublishedFolder, ReadError};
 
 /// A published file or folder, with its own price, where it has one.
@@ -98,9 +99,10 @@ impl std::fmt::Display for Refusal<'_> {
     }
 }
 
-/// Everything that is published, by its root.
+/// Everything that is published, by its root, and how fast it leaves.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
+    pub(crate) pace: Pace,
     goods: RwLock<BTreeMap<Root, Shelved>>,
 }
 

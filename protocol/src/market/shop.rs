@@ -37,6 +37,7 @@ pub struct Goods {
 pub struct Shop {
     closed: bool,
     price: Option<Price>,
+    capacity_bytes_per_s: u64,
     goods: BTreeMap<Root, Goods>,
 }
 
@@ -90,7 +91,7 @@ impl Shop {
             service: Service::Chunks,
             price: self.price.unwrap_or(ceiling),
             ceiling,
-            capacity_bytes_per_s: 0,
+            capacity_bytes_per_s: self.capacity_bytes_per_s,
             titles: titles
                 .map(|(root, goods)| Title {
                     name: goods.name.clone(),
@@ -108,6 +109,12 @@ impl Market {
     pub fn handle_price(&mut self, now: Timestamp, price: Option<Price>, closed: bool) {
         self.shop.price = price;
         self.shop.closed = closed;
+        self.clock.changed(now);
+    }
+
+    /// The owner says how much is sent to all buyers together, in bytes a second; 0: not stated.
+    pub fn handle_capacity(&mut self, now: Timestamp, bytes_per_s: u64) {
+        self.shop.capacity_bytes_per_s = bytes_per_s;
         self.clock.changed(now);
     }
 
