@@ -121,7 +121,7 @@ async fn two_sellers_of_limited_lines_deliver_faster_than_one() {
     };
     let from_both = seconds(&both, "both.bin").await;
     // 40 MiB at 5 MB/s take 8.4 s from one, whatever else the machine does.
-    assert!(from_both < 7.0, "{from_both} s from two");
+    assert!(from_both < 6.5, "{from_both} s from two");
     two.ask(&["sell", "chunks", "--stop"]).await;
     let from_one = seconds(&alone, "alone.bin").await;
     println!("{from_both:.1} s from both, {from_one:.1} s from one");

@@ -5,15 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::content::Groups;
+use crate::content::{GROUP_LEN, Groups};
 use crate::money::{Msat, Price};
-use crate::session::BuyerSession;
+use crate::session::{BuyerSession, FIRST_WINDOW, PIPELINED_WANTS};
 
 /// Sessions for one object at once: more divide the buyer's line, and each has its own start.
 pub const AT_ONCE: usize = 4;
 
 /// How many thousandths of the cheapest price a seller that helps may ask: beyond that, time is dearer than the goods.
 const DEAREST: u64 = 1_500;
+
+/// What is free is divided in so many shares for each session: one for each Want that may be on its way.
+const SHARES_EACH: u64 = PIPELINED_WANTS as u64;
 
 /// A session's place in a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +109,16 @@ impl Plan {
         self.limit.map(|limit| limit.saturating_sub(taken))
     }
 
+    /// Bytes of a free run that one session may claim: near the end less than a window, so that all end together.
+    fn share_of(&self, free: Groups) -> u64 {
+        let lanes = u64::try_from(self.lanes.len()).unwrap_or(u64::MAX);
+        if lanes < 2 {
+            return u64::MAX;
+        }
+        let each = free.count().saturating_mul(GROUP_LEN).checked_div(lanes.saturating_mul(SHARES_EACH)).unwrap_or(0);
+        each.max(FIRST_WINDOW)
+    }
+
     /// The first run of missing groups at or after an index that no other session has claimed.
     fn free_from(&self, lane: Lane, mut from: u64, missing_from: impl Fn(u64) -> Option<Groups>) -> Option<Groups> {
         let others = || {
@@ -119,7 +132,9 @@ impl Plan {
                 Some(claim) => from = claim.end(),
                 None => {
                     let claims = others().map(Groups::start).filter(|start| *start > run.start());
-                    return Groups::new(run.start(), claims.min().map_or(run.end(), |start| start.min(run.end())));
+                    let end = claims.min().map_or(run.end(), |start| start.min(run.end()));
+                    let free = Groups::new(run.start(), end)?;
+                    return Some(free.within(self.share_of(free)));
                 }
             }
         }
