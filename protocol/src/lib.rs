@@ -10,6 +10,7 @@
 pub mod account;
 pub mod book;
 pub mod budget;
+pub mod channel;
 pub mod content;
 pub mod credit;
 pub mod evidence;
