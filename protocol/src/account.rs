@@ -4,6 +4,7 @@
 //! doubled and reordered messages change nothing. `held` is local and never leaves the node.
 
 mod block;
+mod conduct;
 mod journal;
 mod line;
 mod payment;
@@ -12,12 +13,13 @@ mod reminder;
 use std::collections::BTreeMap;
 
 pub use block::Block;
+pub use conduct::{Bill, Conduct, Elapsed};
 pub use journal::{Change, Entry, EntryError};
 pub use line::{Line, LineError};
-pub use payment::{OutPoint, Payment, TopUpLine};
+pub use payment::{OutPoint, Payment, Repaid, TopUpLine};
 pub use reminder::{Reminded, Reminder, ReminderError};
 
-use crate::credit::History;
+use crate::credit::{History, Trust};
 use crate::id::{QuoteId, TopUpId};
 use crate::money::{Msat, Price};
 use crate::offer::Service;
@@ -133,6 +135,7 @@ pub struct Account {
     payments: BTreeMap<OutPoint, Payment>,
     history: History,
     block: Option<Block>,
+    conduct: Conduct,
 }
 
 impl Account {
@@ -219,11 +222,35 @@ impl Account {
         self.block.as_ref()
     }
 
-    /// Debt that finally paid money settled: what a buyer has proven on credit.
+    /// [`Account::realised`] since the last default: what a line may stand on.
     #[must_use]
-    pub fn repaid(&self) -> Msat {
-        let deep = self.payments.values().filter(|payment| payment.is_final());
-        deep.filter_map(|payment| payment.repaid).fold(Msat::ZERO, Msat::saturating_add)
+    pub fn earned(&self) -> Msat {
+        self.realised().saturating_sub(self.conduct.voided)
+    }
+
+    /// What is held against the buyer.
+    #[must_use]
+    pub const fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
+    /// How the buyer has paid what it owed: finally, where it counts for it; at all, where it counts against it.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        let strikes = self.conduct.strikes;
+        let mut trust = Trust { strikes, ..Trust::default() };
+        for payment in self.payments.values() {
+            let Some(repaid) = payment.repaid.filter(|repaid| repaid.epoch == strikes) else {
+                continue;
+            };
+            if repaid.late_weight > 0 {
+                let weight = u64::from(repaid.late_weight);
+                trust.late = trust.late.saturating_add(Msat::new(repaid.debt.msat().saturating_mul(weight)));
+            } else if payment.is_final() {
+                trust.on = trust.on.saturating_add(repaid.debt);
+            }
+        }
+        trust
     }
 
     /// The dearest price that balance paid under top-ups may be charged, if any such balance is left.
@@ -302,6 +329,7 @@ impl Account {
     #[must_use]
     pub fn grown_history(&self, now: Timestamp) -> Option<History> {
         let mut history = self.history.clone();
+        history.counted = history.counted.max(self.conduct.voided);
         history.count(now, self.realised()).then_some(history)
     }
 
@@ -320,6 +348,7 @@ impl Account {
             Change::Payment(payment) => drop(self.payments.insert(payment.outpoint, payment.clone())),
             Change::History(history) => self.history = history.clone(),
             Change::Block(block) => self.block.clone_from(block),
+            Change::Conduct(conduct) => self.conduct = conduct.clone(),
             Change::Spending { .. } => {}
         }
     }

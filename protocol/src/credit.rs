@@ -28,6 +28,9 @@ pub const MAX_GRANT_BYTES: u64 = 1 << 20;
 /// Grants use at most one part in this many of the pool in a day.
 const GRANT_POOL_SHARE: u64 = 30;
 
+/// λ: an amount that was paid late weighs so many times what one in time does.
+const LATE_WEIGHT: u64 = 4;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A ratio of integers: limits are never computed in floating point.
@@ -65,6 +68,10 @@ pub struct Rules {
     pub cap: Msat,
     /// Given to a stranger once, 0 to give nothing; at most [`MAX_GRANT`].
     pub grant: Msat,
+    /// Seconds of a bill's clock until it is due: in the offer, so that a buyer knows.
+    pub due_s: u32,
+    /// Seconds after that until it is in default.
+    pub default_s: u32,
 }
 
 impl Default for Rules {
@@ -77,27 +84,48 @@ impl Default for Rules {
             proof: Msat::new(1_000_000),
             cap: Msat::new(100_000_000),
             grant: Msat::ZERO,
+            due_s: 72 * 3600,
+            default_s: 7 * 86_400,
         }
     }
 }
 
 impl Rules {
-    /// The credit line of a buyer with this history who settled `repaid` of debt: `min(ξ·μ·R·T', cap)`, rounded down.
+    /// The credit line of a buyer with this history: `min(ξ·μ·R·T', cap)`, rounded down.
     ///
-    /// `T' = max(on / (on + K), 1/10)`; a buyer that was never late starts at a tenth of its line.
+    /// `T = on / (on + λ·late + K)`, K doubled for each default; `T' = max(T, 1/10)` for a buyer that was never late since.
     #[must_use]
-    pub fn allowance(&self, history: &History, repaid: Msat, now: Timestamp) -> Msat {
-        let line = self.mu.of(self.xi.of(history.decayed_to(now)));
-        let trust = Ratio { num: repaid.msat(), den: repaid.saturating_add(self.proof).msat().max(1) };
-        let floor = Ratio { num: 1, den: 10 };
-        trust.of(line).max(floor.of(line)).min(self.cap)
+    pub fn allowance(&self, history: &History, trust: Trust, now: Timestamp) -> Msat {
+        let line = self.line(history.decayed_to(now));
+        let proof = self.proof.msat().saturating_mul(1_u64.checked_shl(trust.strikes).unwrap_or(u64::MAX));
+        let against = trust.late.msat().saturating_mul(LATE_WEIGHT).saturating_add(proof);
+        let earned = Ratio { num: trust.on.msat(), den: trust.on.msat().saturating_add(against).max(1) };
+        let floor = Ratio { num: u64::from(trust.late == Msat::ZERO), den: 10 };
+        earned.of(line).max(floor.of(line)).min(self.cap)
     }
 
     /// (A): whether an identity that realised `realised` may have this much unsecured value in all.
     #[must_use]
     pub fn within_line(&self, unsecured: Msat, realised: Msat) -> bool {
-        unsecured <= self.mu.of(self.xi.of(realised))
+        unsecured <= self.line(realised)
     }
+
+    /// ξ·μ·R: the most that may be at stake with an identity that realised so much.
+    #[must_use]
+    pub fn line(&self, realised: Msat) -> Msat {
+        self.mu.of(self.xi.of(realised))
+    }
+}
+
+/// How a buyer has paid what it owed since its last default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// Debt that finally paid money settled in time.
+    pub on: Msat,
+    /// Debt that was settled late, each as often as its days of delay weigh.
+    pub late: Msat,
+    /// Defaults so far.
+    pub strikes: u32,
 }
 
 /// What all peers without credit draw on together.

@@ -28,6 +28,8 @@ pub enum LedgerAccount {
     Income(Service),
     /// Spent on buying a service.
     Expense(Service),
+    /// Owed by buyers in default.
+    BadDebt,
     /// Given to strangers, and got as one.
     Promo,
     /// Paid to the network.
@@ -46,6 +48,7 @@ impl Display for LedgerAccount {
             Self::RailChain => f.write_str("rail:chain"),
             Self::Income(service) => write!(f, "income:{service}"),
             Self::Expense(service) => write!(f, "expense:{service}"),
+            Self::BadDebt => f.write_str("bad_debt"),
             Self::Promo => f.write_str("promo"),
             Self::Fees => f.write_str("fees"),
             Self::Equity => f.write_str("equity"),
@@ -96,6 +99,9 @@ impl Ledger {
         self.post(LedgerAccount::RailChain, LedgerAccount::Receivable(peer), tab.paid.saturating_sub(granted));
         self.post(LedgerAccount::Promo, LedgerAccount::Receivable(peer), granted);
         self.post(LedgerAccount::Receivable(peer), LedgerAccount::PrepaidIn(peer), tab.prepaid());
+        if account.conduct().defaulted.is_some() {
+            self.post(LedgerAccount::BadDebt, LedgerAccount::Receivable(peer), tab.debt());
+        }
     }
 
     fn post_bought(&mut self, peer: PeerId, account: &Account) {

@@ -11,6 +11,7 @@
 
 mod advances;
 mod audit;
+mod bills;
 mod blocks;
 mod buying;
 mod depth;

@@ -37,13 +37,13 @@ const MUTANTS: [Mutant; 4] = [
         edits: &[
             Edit {
                 file: "credit.rs",
-                from: "self.mu.of(self.xi.of(history.decayed_to(now)))",
-                to: "Ratio { num: 2, den: 1 }.of(self.mu.of(self.xi.of(history.decayed_to(now))))",
+                from: "self.line(history.decayed_to(now))",
+                to: "Ratio { num: 2, den: 1 }.of(self.line(history.decayed_to(now)))",
             },
             Edit {
                 file: "credit.rs",
-                from: "unsecured <= self.mu.of(self.xi.of(realised))",
-                to: "unsecured <= Ratio { num: 2, den: 1 }.of(self.mu.of(self.xi.of(realised)))",
+                from: "unsecured <= self.line(realised)",
+                to: "unsecured <= Ratio { num: 2, den: 1 }.of(self.line(realised))",
             },
         ],
         breaks: "(A)",

@@ -37,7 +37,7 @@ pub(crate) struct Account {
     standing: String,
     /// Why.
     reason: String,
-    /// Since when it is blocked.
+    /// Since when it is blocked, in default or past due.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
     /// What the owner noted about that.
@@ -73,7 +73,7 @@ impl Account {
             peer: peer.to_string(),
             standing: standing.as_str().to_owned(),
             reason: standing.reason().to_owned(),
-            since: block.map(|block| block.since.to_string()),
+            since: standing.since().map(|since| since.to_string()),
             note: block.and_then(|block| block.note.as_ref()).map(|note| note.as_str().to_owned()),
             sold: Sold {
                 paid_msat: sold.paid.msat(),

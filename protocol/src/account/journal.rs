@@ -5,7 +5,7 @@ use libp2p_identity::PeerId;
 use pedlar_proto::v1::{self, entry};
 use prost::Message;
 
-use crate::account::{Block, Direction, Folded, Line, OutPoint, Payment, TopUpLine};
+use crate::account::{Block, Conduct, Direction, Folded, Line, OutPoint, Payment, Repaid, TopUpLine};
 use crate::budget::Spending;
 use crate::credit::{History, SignedGrant};
 use crate::id::{PayeeId, QuoteId, TopUpId};
@@ -43,6 +43,8 @@ pub enum Change {
     History(History),
     /// The owner's word against the peer, or its end.
     Block(Option<Block>),
+    /// Sold: what is held against the buyer, as it stands now.
+    Conduct(Conduct),
     /// What is spent without a person's word: of no account, under our own id.
     Spending {
         /// Its row.
@@ -92,6 +94,7 @@ impl Entry {
             }
             Change::History(_) => self.key_of(b'h', &[]),
             Change::Block(_) => self.key_of(b'b', &[]),
+            Change::Conduct(_) => self.key_of(b'c', &[]),
             Change::Spending { spending, .. } => self.key_of(b's', &spending.id.0),
         }
     }
@@ -103,7 +106,9 @@ impl Entry {
             Change::Fold { quotes, .. } => quotes.iter().map(|id| self.key_of(b'q', &id.0)).collect(),
             Change::TopUp { gives_up, .. } => gives_up.iter().map(|id| self.key_of(b't', &id.0)).collect(),
             Change::Spending { forgets, .. } => forgets.iter().map(|id| self.key_of(b's', &id.0)).collect(),
-            Change::Line(_) | Change::Payment(_) | Change::History(_) | Change::Block(_) => Vec::new(),
+            Change::Line(_) | Change::Payment(_) | Change::History(_) | Change::Block(_) | Change::Conduct(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -144,7 +149,9 @@ impl Entry {
                 depth: payment.depth,
                 fee_sat: payment.fee_sat,
                 ours: payment.ours,
-                repaid_msat: payment.repaid.map(Msat::msat),
+                repaid_msat: payment.repaid.map(|repaid| repaid.debt.msat()),
+                late_weight: payment.repaid.map_or(0, |repaid| repaid.late_weight),
+                repaid_epoch: payment.repaid.map_or(0, |repaid| repaid.epoch),
             }),
             Change::History(history) => entry::Change::History(v1::History {
                 counted_msat: history.counted.msat(),
@@ -155,6 +162,7 @@ impl Entry {
                 failed_msat: history.failed.msat(),
             }),
             Change::Block(block) => entry::Change::Block(Block::to_wire(block.as_ref())),
+            Change::Conduct(conduct) => entry::Change::Conduct(conduct.to_wire()),
             Change::Spending { spending, .. } => entry::Change::Spending(v1::Spending {
                 topup_id: spending.id.0.to_vec().into(),
                 at_ms: spending.at.ms(),
@@ -195,6 +203,7 @@ impl Entry {
             entry::Change::Block(block) => {
                 Change::Block(Block::from_wire(block).map_err(|_| EntryError::Field("note"))?)
             }
+            entry::Change::Conduct(conduct) => Change::Conduct(Conduct::from_wire(&conduct)),
             entry::Change::Spending(spending) => {
                 Change::Spending { spending: decode_spending(&spending)?, forgets: Vec::new() }
             }
@@ -281,7 +290,11 @@ fn decode_payment(wire: &v1::PaymentLine) -> Result<Payment, EntryError> {
         needed: 0,
         fee_sat: wire.fee_sat,
         ours: wire.ours,
-        repaid: wire.repaid_msat.map(Msat::new),
+        repaid: wire.repaid_msat.map(|msat| Repaid {
+            debt: Msat::new(msat),
+            late_weight: wire.late_weight,
+            epoch: wire.repaid_epoch,
+        }),
     })
 }
 

@@ -26,6 +26,17 @@ impl Display for OutPoint {
     }
 }
 
+/// The debt that a payment settled when it was first credited, and how it counts for trust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Repaid {
+    /// How much.
+    pub debt: Msat,
+    /// 0 when it came in time; late by d days it counts `min(1 + d, 8)` times.
+    pub late_weight: u32,
+    /// Defaults before the debt was made: those of before the last one count no more.
+    pub epoch: u32,
+}
+
 /// An output that pays under a top-up, with its place in the chain as a fact and what is asked of it as a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
@@ -44,7 +55,7 @@ pub struct Payment {
     pub needed: u32,
     /// Sold: the debt that it settled when it was first credited. A reorg changes nothing in it: else an advance that
     /// was spent and comes back would pass for a debt that was paid.
-    pub repaid: Option<Msat>,
+    pub repaid: Option<Repaid>,
     /// Bought: the fee that our wallet paid, in sat.
     pub fee_sat: u64,
     /// Bought: whether our own wallet paid.

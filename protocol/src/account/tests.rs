@@ -61,7 +61,7 @@ fn payment(n: u8, sat: u64, depth: u32) -> Payment {
         height: 100 + u64::from(n),
         depth,
         needed: 1,
-        repaid: (depth > 0).then_some(Msat::new(7)),
+        repaid: (depth > 0).then_some(Repaid { debt: Msat::new(7), late_weight: 2, epoch: 1 }),
         fee_sat: 150,
         ours: true,
     }

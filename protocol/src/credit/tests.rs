@@ -17,21 +17,32 @@ fn earned(realised: Msat) -> History {
 #[test]
 fn a_line_begins_at_a_tenth_and_grows_with_what_was_repaid() {
     let (rules, history) = (Rules::default(), earned(sat(10_000)));
-    let line = |repaid| rules.allowance(&history, repaid, NOW);
+    let line = |on| rules.allowance(&history, Trust { on, ..Trust::default() }, NOW);
     assert_eq!(line(Msat::ZERO), sat(150));
     assert_eq!(line(sat(100)), sat(150), "a tenth is the least");
     assert_eq!(line(sat(1_000)), sat(750), "K repaid is half of it");
     assert_eq!(line(sat(9_000)), sat(1_350));
     assert!(line(Msat::MAX) <= sat(1_500));
-    assert_eq!(rules.allowance(&History::default(), Msat::MAX, NOW), Msat::ZERO);
-    assert_eq!(rules.allowance(&earned(Msat::MAX), Msat::MAX, NOW), rules.cap);
+    let sure = Trust { on: Msat::MAX, ..Trust::default() };
+    assert_eq!(rules.allowance(&History::default(), sure, NOW), Msat::ZERO);
+    assert_eq!(rules.allowance(&earned(Msat::MAX), sure, NOW), rules.cap);
+}
+
+#[test]
+fn what_was_late_weighs_four_times_and_takes_the_first_line_away() {
+    let (rules, history) = (Rules::default(), earned(sat(10_000)));
+    let line = |on, late, strikes| rules.allowance(&history, Trust { on: sat(on), late: sat(late), strikes }, NOW);
+    assert_eq!(line(1_000, 500, 0), sat(375), "1 of 1 + 2 + 1");
+    assert_eq!(line(0, 1, 0), Msat::ZERO, "nothing proven, and late");
+    assert_eq!(line(1_000, 0, 1), sat(500), "K doubles with each default");
+    assert_eq!((line(0, 0, 70), line(1_000, 0, 70)), (sat(150), sat(150)));
 }
 
 #[test]
 fn old_trade_counts_half_as_much_each_half_life() {
     let (rules, history) = (Rules::default(), earned(sat(10_000)));
     let after =
-        |days: u64| rules.allowance(&history, Msat::ZERO, NOW.saturating_add(DAY * u32::try_from(days).unwrap()));
+        |days: u64| rules.allowance(&history, Trust::default(), NOW.saturating_add(DAY * u32::try_from(days).unwrap()));
     assert_eq!(after(180), Msat::new(75_000));
     assert_eq!(after(90), Msat::new(112_500));
     assert_eq!(after(360), Msat::new(37_500));
@@ -41,7 +52,11 @@ fn old_trade_counts_half_as_much_each_half_life() {
     assert!(later.count(then, sat(20_000)));
     assert_eq!((later.decayed, later.counted), (sat(15_000), sat(20_000)));
     assert!(!later.count(then, sat(20_000)) && !later.count(then, sat(19_000)), "nothing is counted twice");
-    assert_eq!(rules.allowance(&history, Msat::ZERO, Timestamp::EPOCH), sat(150), "a clock set back changes nothing");
+    assert_eq!(
+        rules.allowance(&history, Trust::default(), Timestamp::EPOCH),
+        sat(150),
+        "a clock set back changes nothing"
+    );
 }
 
 #[test]
@@ -106,9 +121,10 @@ proptest! {
         for (msat, days) in trades {
             realised = realised.saturating_add(Msat::new(msat));
             now = now.saturating_add(DAY * days);
-            let before = rules.allowance(&history, Msat::new(repaid), now);
+            let trust = Trust { on: Msat::new(repaid), ..Trust::default() };
+            let before = rules.allowance(&history, trust, now);
             history.count(now, realised);
-            let line = rules.allowance(&history, Msat::new(repaid), now);
+            let line = rules.allowance(&history, trust, now);
             prop_assert!(line >= before && u128::from(line.msat()) <= u128::from(realised.msat()) * 15 / 100);
             prop_assert!(rules.within_line(line, realised));
         }

@@ -159,7 +159,10 @@ fn audit_balances(market: &Market) -> Vec<Finding> {
     let sum = Some(ledger.sum()).filter(|sum| *sum != 0).map(|msat| Finding::Unbalanced { msat });
     let wrong_side = |(book, msat): (&LedgerAccount, i128)| {
         let wrong = match book {
-            LedgerAccount::Receivable(_) | LedgerAccount::PrepaidOut(_) | LedgerAccount::Expense(_) => msat < 0,
+            LedgerAccount::Receivable(_)
+            | LedgerAccount::PrepaidOut(_)
+            | LedgerAccount::Expense(_)
+            | LedgerAccount::BadDebt => msat < 0,
             LedgerAccount::Payable(_) | LedgerAccount::PrepaidIn(_) | LedgerAccount::Income(_) => msat > 0,
             LedgerAccount::RailChain | LedgerAccount::Promo | LedgerAccount::Fees | LedgerAccount::Equity => false,
         };
@@ -209,7 +212,7 @@ struct Exposure {
     /// Sent in streams that ended, and not signed for.
     tail: Msat,
     paid: Msat,
-    /// ξ·μ·R, with the most that R ever was: a deep reorg takes trade back, not what was lent on it.
+    /// ξ·μ·R since the last default, or what it carried of the debt in default; with the most that R ever was: a deep reorg takes trade back, not what was lent on it.
     line: Msat,
     /// Paid once, or under way: a reorg takes back what paid for work that was done.
     withdrawn: Msat,
@@ -234,7 +237,7 @@ impl Exposure {
             owed: account.spent().saturating_add(sum(&mut open.iter().map(|line| line.held()))),
             tail: sum(&mut ended.iter().map(|line| line.held())).saturating_add(account.folded().tail),
             paid: account.paid(),
-            line: rules.mu.of(rules.xi.of(realised)),
+            line: rules.line(realised.saturating_sub(account.conduct().voided)).max(account.conduct().lost_line),
             withdrawn: sum(&mut account.payments().filter(|payment| !payment.is_credited()).map(Payment::amount)),
             interrupted: sum(&mut interrupted.map(|line| line.quote().charge(line.admitted_units()))),
             late: dearest.charge(let_go).unwrap_or(Msat::MAX),

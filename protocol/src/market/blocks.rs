@@ -38,9 +38,10 @@ impl Market {
         self.account(peer, Direction::Sold).and_then(Account::block)
     }
 
-    /// Refuses to begin work for a peer that is blocked.
+    /// Refuses to begin work for a peer that is blocked, by the owner or by a default.
     pub(super) fn check_block(&self, peer: &PeerId) -> Result<(), Refusal> {
-        if self.block_of(peer).is_some() { Err(Refusal::Blocked) } else { Ok(()) }
+        let blocked = self.block_of(peer).is_some() || self.is_in_default(peer);
+        if blocked { Err(Refusal::Blocked) } else { Ok(()) }
     }
 
     /// Refuses an address to a peer that is blocked, unless it owes: whoever can buy nothing would pay for nothing.

@@ -190,6 +190,7 @@ impl Market {
         let debt = account.tab().debt();
         self.put_payment(buyer, Direction::Sold, payment);
         self.note_repaid(buyer, fact.outpoint, debt);
+        self.settle_conduct(now, buyer);
         if fact.depth > 0 && !newest.closed {
             self.put_topup(buyer, Direction::Sold, TopUpLine { closed: true, ..newest });
         }
@@ -340,7 +341,7 @@ impl Market {
         let known = account.and_then(|account| account.payments().find(|payment| payment.outpoint == outpoint));
         let first = known.filter(|payment| payment.is_credited() && payment.repaid.is_none()).cloned();
         if let Some(payment) = first {
-            let repaid = Some(payment.amount().min(debt));
+            let repaid = account.map(|account| account.conduct().judge(payment.amount().min(debt)));
             self.stage(buyer, Direction::Sold, Change::Payment(Payment { repaid, ..payment }));
         }
     }

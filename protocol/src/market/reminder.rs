@@ -208,7 +208,7 @@ impl Market {
         let debt = spent.saturating_sub(account.paid());
         let mut history = account.history().clone();
         history.count(now, account.paid_final().min(spent));
-        let line = self.terms.credit.allowance(&history, account.repaid(), now);
+        let line = self.line_with(&account, &history, now);
         let grown = debt.saturating_sub(account.tab().debt());
         debt <= line || self.pool(now).covers(grown, &self.terms.credit)
     }

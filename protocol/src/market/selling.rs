@@ -198,7 +198,7 @@ impl Market {
         let cost = quote.charge(before.saturating_add(live.size.bytes_in(admitted))).saturating_sub(spent);
         let missing = footing.tab.missing(cost, footing.allowance);
         if missing > Msat::ZERO {
-            return Err(self.unpaid(footing, missing));
+            return Err(self.unpaid(&live.buyer, footing, missing));
         }
         let owed = footing.tab.spent.saturating_add(footing.tab.held).saturating_add(cost);
         let unsecured = owed.saturating_sub(footing.tab.paid);
@@ -209,8 +209,9 @@ impl Market {
         Ok(admitted)
     }
 
-    const fn unpaid(&self, footing: &Footing, missing: Msat) -> Refusal {
+    fn unpaid(&self, buyer: &PeerId, footing: &Footing, missing: Msat) -> Refusal {
         match footing.allowance {
+            Msat::ZERO if self.is_overdue(buyer) => Refusal::PastDue,
             Msat::ZERO => Refusal::PayFirst { missing, min_topup_sat: self.terms.min_topup_sat },
             _ => Refusal::OverLimit { missing },
         }
@@ -223,6 +224,7 @@ impl Market {
         let buyer = live.buyer;
         self.stage_live(quote);
         self.stage_consequences(buyer, Direction::Sold, now);
+        self.review_conduct(now, buyer);
         Ok(())
     }
 

@@ -13,12 +13,6 @@ use crate::settlement::RailKind;
 use crate::text::Name;
 use crate::time::Timestamp;
 
-/// Hours after a bill until it is due: 72.
-const DUE_S: u32 = 72 * 3600;
-
-/// Days after that until it is in default: 7.
-const DEFAULT_S: u32 = 7 * 86_400;
-
 /// One published object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goods {
@@ -167,7 +161,11 @@ impl Market {
             expires: stamp.expires,
             addresses: addresses.iter().take(crate::offer::MAX_ADDRESSES).cloned().collect(),
             rails: BTreeSet::from([RailKind::Onchain]),
-            terms: crate::offer::Terms { due_s: DUE_S, default_s: DEFAULT_S, min_topup_sat: self.terms.min_topup_sat },
+            terms: crate::offer::Terms {
+                due_s: self.terms.credit.due_s,
+                default_s: self.terms.credit.default_s,
+                min_topup_sat: self.terms.min_topup_sat,
+            },
             listings: listing.into_iter().collect(),
         };
         let signed = SignedOffer::sign(&self.key, offer)?;

@@ -2,8 +2,8 @@
 
 use libp2p_identity::PeerId;
 
-use crate::account::{Account, Direction, Tab};
-use crate::credit::Pool;
+use crate::account::{Account, Conduct, Direction, Tab};
+use crate::credit::{History, Pool};
 use crate::market::Market;
 use crate::money::Msat;
 use crate::time::Timestamp;
@@ -17,8 +17,21 @@ pub enum Standing {
     Prepaid,
     /// Has a credit line.
     Credit,
-    /// Is sold nothing, by the owner's word.
-    Blocked,
+    /// A bill is past due.
+    Overdue {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A bill was not paid, and was given up.
+    Defaulted {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The owner sells it nothing.
+    Blocked {
+        /// Since when.
+        since: Timestamp,
+    },
 }
 
 impl Standing {
@@ -29,7 +42,9 @@ impl Standing {
             Self::Stranger => "stranger",
             Self::Prepaid => "prepaid",
             Self::Credit => "credit",
-            Self::Blocked => "blocked",
+            Self::Overdue { .. } => "overdue",
+            Self::Defaulted { .. } => "defaulted",
+            Self::Blocked { .. } => "blocked",
         }
     }
 
@@ -42,7 +57,18 @@ impl Standing {
                 "too little is finally paid and earned for a credit line, so everything is paid in advance"
             }
             Self::Credit => "what was finally paid and earned carries a credit line",
-            Self::Blocked => "you have blocked it, so it is sold nothing; it can still pay what it owes",
+            Self::Overdue { .. } => "a bill is past due, so nothing is sold on credit until it is paid",
+            Self::Defaulted { .. } => "a bill was not paid long after it was due, so nothing is sold until all is paid",
+            Self::Blocked { .. } => "you have blocked it, so it is sold nothing; it can still pay what it owes",
+        }
+    }
+
+    /// Since when, where a date is kept of it.
+    #[must_use]
+    pub const fn since(self) -> Option<Timestamp> {
+        match self {
+            Self::Stranger | Self::Prepaid | Self::Credit => None,
+            Self::Overdue { since } | Self::Defaulted { since } | Self::Blocked { since } => Some(since),
         }
     }
 }
@@ -56,7 +82,7 @@ pub(super) struct Footing {
     pub(super) allowance: Msat,
     /// Sent, not signed for, and carried by the line (A) or the pool (B).
     pub(super) tails: Msat,
-    /// Realised trade, undecayed.
+    /// Realised trade since the last default, undecayed.
     pub(super) realised: Msat,
 }
 
@@ -82,8 +108,11 @@ impl Market {
     /// The word for how a buyer stands.
     #[must_use]
     pub fn standing(&self, buyer: &PeerId, now: Timestamp) -> Standing {
-        match self.account(buyer, Direction::Sold) {
-            Some(account) if account.block().is_some() => Standing::Blocked,
+        let account = self.account(buyer, Direction::Sold);
+        if let Some(standing) = account.and_then(against) {
+            return standing;
+        }
+        match account {
             Some(account) if self.line_of(account, now) > Msat::ZERO => Standing::Credit,
             Some(account) if account.paid() > Msat::ZERO => Standing::Prepaid,
             Some(_) | None => Standing::Stranger,
@@ -96,7 +125,7 @@ impl Market {
         let sold = self.accounts().filter(|(_, direction, _)| *direction == Direction::Sold);
         sold.fold(Pool::default(), |pool, (_, _, account)| {
             let stranger = self.line_of(account, now) == Msat::ZERO;
-            let outstanding = if stranger { outstanding(account) } else { Msat::ZERO };
+            let outstanding = if stranger { self.unlined(account) } else { Msat::ZERO };
             Pool {
                 realised: pool.realised.saturating_add(account.realised()),
                 lost: pool.lost.saturating_add(account.history().granted()),
@@ -117,7 +146,7 @@ impl Market {
             tab.held = tab.held.saturating_add(tails);
         }
         let tails = if carried { tails } else { Msat::ZERO };
-        Footing { tab, allowance: line.saturating_sub(tails), tails, realised: account.realised() }
+        Footing { tab, allowance: line.saturating_sub(tails), tails, realised: account.earned() }
     }
 
     /// Tails of strangers count as outstanding already: the pool carries them while it is not overdrawn.
@@ -128,15 +157,43 @@ impl Market {
     }
 
     fn line_of(&self, account: &Account, now: Timestamp) -> Msat {
-        self.terms.credit.allowance(account.history(), account.repaid(), now)
+        self.line_with(account, account.history(), now)
     }
+
+    /// The credit line of an account, had it this history.
+    pub(super) fn line_with(&self, account: &Account, history: &History, now: Timestamp) -> Msat {
+        let conduct = account.conduct();
+        if conduct.defaulted.is_some() || conduct.bill.is_some_and(|bill| bill.overdue.is_some()) {
+            return Msat::ZERO;
+        }
+        self.terms.credit.allowance(history, account.trust(), now)
+    }
+
+    /// What an account without a line has outstanding beyond what its line carried while it had one.
+    fn unlined(&self, account: &Account) -> Msat {
+        let conduct = account.conduct();
+        let carried = match *conduct == Conduct::default() {
+            true => Msat::ZERO,
+            false => self.terms.credit.line(account.earned()).max(conduct.lost_line),
+        };
+        outstanding(account).saturating_sub(carried)
+    }
+}
+
+/// What is held against a buyer, the gravest first.
+fn against(account: &Account) -> Option<Standing> {
+    let conduct = account.conduct();
+    let blocked = account.block().map(|block| Standing::Blocked { since: block.since });
+    let defaulted = || conduct.defaulted.map(|since| Standing::Defaulted { since });
+    let overdue = || conduct.bill.and_then(|bill| bill.overdue).map(|since| Standing::Overdue { since });
+    blocked.or_else(defaulted).or_else(overdue)
 }
 
 /// What a peer without a credit line has, or may have, without having paid for it.
 ///
 /// Signing for a tail later turns it into a debt, which is no less outstanding. Nor is what was sent while a tail was let
 /// go, once there are too many tails for that: its money holds less than it got.
-fn outstanding(account: &Account) -> Msat {
+pub(super) fn outstanding(account: &Account) -> Msat {
     let (tab, tails) = (account.tab(), account.tails());
     let unpaid = tab.spent.saturating_add(tab.held).saturating_sub(tab.paid);
     tails.saturating_add(tab.debt()).max(unpaid)

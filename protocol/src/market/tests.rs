@@ -3,6 +3,7 @@
 mod advances;
 mod audit;
 mod backup;
+mod bills;
 mod blocks;
 mod chain;
 mod folders;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 use libp2p_identity::ed25519::Keypair;
-use pedlar_protocol::account::{Direction, OutPoint, Payment};
+use pedlar_protocol::account::{Direction, OutPoint, Payment, Repaid};
 use pedlar_protocol::budget::Budget;
 use pedlar_protocol::content::{GROUP_LEN, Groups, Item, Size, Verifier};
 use pedlar_protocol::credit::{Rules, SignedGrant};
@@ -296,7 +296,7 @@ impl Game {
             height: n % 3 * 100,
             depth: 6,
             needed: 1,
-            repaid: Some(Msat::MAX),
+            repaid: Some(Repaid { debt: Msat::MAX, late_weight: u32::MAX, epoch: 0 }),
             fee_sat: 1 << 40,
             ours: true,
         };

@@ -71,7 +71,7 @@ impl Verb for Args {
                 screen.text(format_args!("{} is a {} node: {}", account.peer, account.standing, account.reason))?;
                 if let Some(since) = &account.since {
                     let note = account.note.as_deref().unwrap_or_default();
-                    screen.text(format_args!("blocked since {since} {}", escape(note)))?;
+                    screen.text(format_args!("{} since {since} {}", account.standing, escape(note)))?;
                 }
                 let [held_in, allowance, held_out] =
                     [account.sold.held_msat, account.sold.allowance_msat, account.bought.held_msat].map(Msat::new);

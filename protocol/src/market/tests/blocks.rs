@@ -23,7 +23,7 @@ fn a_blocked_buyer_is_sold_nothing_until_it_is_unblocked() {
     assert!(!world.seller.market.handle_block(world.now, buyer, Some(note.clone())), "no news");
     assert_eq!(world.want(stream), Some(Err(Refusal::Blocked)), "not even in a stream that is open");
     assert_eq!(world.open(0).unwrap_err(), Refusal::Blocked);
-    assert_eq!(world.seller.market.standing(&buyer, world.now), Standing::Blocked);
+    assert_eq!(world.seller.market.standing(&buyer, world.now), Standing::Blocked { since });
     assert_eq!(world.allowance(0), Msat::ZERO);
 
     world.seller.store();

@@ -373,7 +373,7 @@ fn a_seller_s_tales_of_payments_and_gifts_stay_small() {
         height,
         depth: 6,
         needed: 1,
-        repaid: Some(Msat::MAX),
+        repaid: Some(crate::account::Repaid { debt: Msat::MAX, late_weight: 0, epoch: 0 }),
         fee_sat: 7,
         ours: true,
     };
